@@ -1,0 +1,80 @@
+# `make help` prints what is here.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A package index that has a CPU build of torch saves 4 GB: make demo TORCH_INDEX_URL=...
+TORCH_INDEX_URL ?=
+PROTOS := $(wildcard common/gesso/rpc/v1/*.proto)
+
+export OMP_WAIT_POLICY := PASSIVE
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo test check lint types contracts unit format stubs stubs-check bench clean
+
+help: ## what can be made
+	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+# Torch goes first and alone, so that the index of a CPU build serves it and nothing else.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "[setup 1/3] virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "[setup 2/3] torch (PyPI's build: 3 GB to download, 5 GB on disk, a minute or two)"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
+	@echo "[setup 3/3] everything else, and Gesso itself"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ready ## the virtual environment, with everything in it
+
+demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and show what Gesso does with them
+	@$(BIN)/gesso demo
+
+test: $(VENV)/.ready ## every check and every test
+	@$(MAKE) --no-print-directory lint types contracts stubs-check
+	@echo "[test] unit and integration tests"
+	@$(BIN)/pytest -q
+
+check: $(VENV)/.ready lint types contracts stubs-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
+
+lint: $(VENV)/.ready
+	@echo "[check] format and lint"
+	@$(BIN)/ruff format --check -q . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check -q .
+
+types: $(VENV)/.ready
+	@echo "[check] types"
+	@$(BIN)/mypy --no-error-summary
+
+contracts: $(VENV)/.ready
+	@echo "[check] import contracts"
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+unit: $(VENV)/.ready
+	@echo "[check] unit tests"
+	@$(BIN)/pytest -q tests/unit
+
+format: $(VENV)/.ready ## format the code
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+stubs: $(VENV)/.ready ## the gRPC stubs, from the .proto files
+	@cd common && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS:common/%=%)
+
+stubs-check: $(VENV)/.ready
+	@echo "[check] gRPC stubs are current"
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && cd common \
+	  && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$out" --pyi_out="$$out" --grpc_python_out="$$out" $(PROTOS:common/%=%) \
+	  && for f in $$(cd "$$out" && find . -name '*.py*'); do cmp "$$out/$$f" "$$f" || { echo "stale stubs: run make stubs"; exit 1; }; done
+
+bench: $(VENV)/.ready ## every benchmark
+	@for f in bench/bench_*.py; do $(BIN)/python $$f; done
+
+bench-%: $(VENV)/.ready ## one benchmark, say bench-engine: a table, and bench/out/NAME.json
+	@$(BIN)/python bench/bench_$*.py
+
+clean: ## remove the virtual environment and everything that was made
+	rm -rf $(VENV) bench/out demo .gesso .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

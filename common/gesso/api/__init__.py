@@ -1,0 +1,1 @@
+"""The DiffusionService API: the typed model that the CRD is generated from."""

@@ -1,0 +1,1 @@
+"""The wire contracts: protobuf sources and their generated stubs."""

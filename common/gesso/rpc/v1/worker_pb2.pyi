@@ -1,0 +1,204 @@
+from gesso.rpc.v1 import image_pb2 as _image_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class LatentSource(_message.Message):
+    __slots__ = ("entry_id", "worker", "address")
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    worker: str
+    address: str
+    def __init__(self, entry_id: _Optional[str] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class WorkerGenerateRequest(_message.Message):
+    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_SCALE_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    KEEP_LATENTS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    seed: int
+    guidance_scale: float
+    skipped_steps: int
+    source: LatentSource
+    format: _image_pb2.ImageFormat
+    tenant: str
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    keep_latents: bool
+    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ...) -> None: ...
+
+class WorkerImage(_message.Message):
+    __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FETCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    format: _image_pb2.ImageFormat
+    width: int
+    height: int
+    skipped_steps: int
+    queue_seconds: float
+    encode_seconds: float
+    fetch_seconds: float
+    denoise_seconds: float
+    decode_seconds: float
+    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., fetch_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
+
+class WorkerEvent(_message.Message):
+    __slots__ = ("started", "progress", "image")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    started: _image_pb2.Started
+    progress: _image_pb2.Progress
+    image: WorkerImage
+    def __init__(self, started: _Optional[_Union[_image_pb2.Started, _Mapping]] = ..., progress: _Optional[_Union[_image_pb2.Progress, _Mapping]] = ..., image: _Optional[_Union[WorkerImage, _Mapping]] = ...) -> None: ...
+
+class AssignRequest(_message.Message):
+    __slots__ = ("skipped_steps", "revision")
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    skipped_steps: int
+    revision: int
+    def __init__(self, skipped_steps: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class AssignResponse(_message.Message):
+    __slots__ = ("skipped_steps", "switch_seconds")
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    skipped_steps: int
+    switch_seconds: float
+    def __init__(self, skipped_steps: _Optional[int] = ..., switch_seconds: _Optional[float] = ...) -> None: ...
+
+class LookupRequest(_message.Message):
+    __slots__ = ("tenant", "embedding", "limit")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    limit: int
+    def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class Match(_message.Message):
+    __slots__ = ("entry_id", "similarity", "held_levels")
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    HELD_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    similarity: float
+    held_levels: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LookupResponse(_message.Message):
+    __slots__ = ("matches",)
+    MATCHES_FIELD_NUMBER: _ClassVar[int]
+    matches: _containers.RepeatedCompositeFieldContainer[Match]
+    def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ...) -> None: ...
+
+class FetchLatentsRequest(_message.Message):
+    __slots__ = ("tenant", "entry_id", "skipped_steps")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    entry_id: str
+    skipped_steps: int
+    def __init__(self, tenant: _Optional[str] = ..., entry_id: _Optional[str] = ..., skipped_steps: _Optional[int] = ...) -> None: ...
+
+class FetchLatentsResponse(_message.Message):
+    __slots__ = ("skipped_steps", "shape", "dtype", "data", "fingerprint")
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    skipped_steps: int
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: str
+    data: bytes
+    fingerprint: str
+    def __init__(self, skipped_steps: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeviceProfile(_message.Message):
+    __slots__ = ("device", "steps", "encode_seconds", "decode_seconds", "step_seconds")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    steps: int
+    encode_seconds: float
+    decode_seconds: float
+    step_seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, device: _Optional[str] = ..., steps: _Optional[int] = ..., encode_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., step_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RequestProgress(_message.Message):
+    __slots__ = ("request_id", "remaining_steps")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_STEPS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    remaining_steps: int
+    def __init__(self, request_id: _Optional[str] = ..., remaining_steps: _Optional[int] = ...) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNED_SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    CACHE_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_DONE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    ready: bool
+    draining: bool
+    assigned_skipped_steps: int
+    assigned_revision: int
+    profile: DeviceProfile
+    active: _containers.RepeatedCompositeFieldContainer[RequestProgress]
+    queued: _containers.RepeatedCompositeFieldContainer[RequestProgress]
+    cache_entries: int
+    cache_bytes: int
+    cache_capacity_bytes: int
+    images_done: int
+    fingerprint: str
+    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The operator: observes, forecasts, plans and actuates a DiffusionService."""

@@ -1,0 +1,1 @@
+"""The planner's decisions, pure: no clock, network, asyncio, Kubernetes or metrics."""

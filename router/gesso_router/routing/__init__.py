@@ -1,0 +1,1 @@
+"""The router's decisions, pure: no clock, network, asyncio or metrics."""

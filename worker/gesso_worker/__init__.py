@@ -1,0 +1,1 @@
+"""The Gesso worker: one diffusion model in memory and its shard of the approximate cache."""

@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A package index that has a CPU build of torch saves 4 GB: make demo TORCH_INDEX_URL=...
 TORCH_INDEX_URL ?=
+protoc_outs = --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1)
 PROTOS := $(wildcard common/gesso/rpc/v1/*.proto)
 
 export OMP_WAIT_POLICY := PASSIVE
@@ -61,12 +62,12 @@ format: $(VENV)/.ready ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
 stubs: $(VENV)/.ready ## the gRPC stubs, from the .proto files
-	@cd common && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS:common/%=%)
+	@cd common && ../$(BIN)/python -m grpc_tools.protoc -I. $(call protoc_outs,.) $(PROTOS:common/%=%)
 
 stubs-check: $(VENV)/.ready
 	@echo "[check] gRPC stubs are current"
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && cd common \
-	  && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$out" --pyi_out="$$out" --grpc_python_out="$$out" $(PROTOS:common/%=%) \
+	  && ../$(BIN)/python -m grpc_tools.protoc -I. $(call protoc_outs,"$$out") $(PROTOS:common/%=%) \
 	  && for f in $$(cd "$$out" && find . -name '*.py*'); do cmp "$$out/$$f" "$$f" || { echo "stale stubs: run make stubs"; exit 1; }; done
 
 bench: $(VENV)/.ready ## every benchmark

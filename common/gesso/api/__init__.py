@@ -1,1 +1,59 @@
-"""The DiffusionService API: the typed model that the CRD is generated from."""
+"""The DiffusionService as typed Python: read it with `load_service`, a bad one raises `SpecError`."""
+
+from gesso.api.base import API_VERSION, KIND
+from gesso.api.loading import Fault, SpecError, load_service, parse_service
+from gesso.api.service import (
+    CacheSpec,
+    DiffusionService,
+    Metadata,
+    ModelSpec,
+    RouterSpec,
+    SchedulingSpec,
+    ServiceSpec,
+    SloSpec,
+    VariantSpec,
+    WorkersSpec,
+)
+from gesso.api.status import (
+    PLAN_HISTORY,
+    READY_PARTS,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    PlanStatus,
+    ServiceStatus,
+    SloStatus,
+    WorkersStatus,
+    WorkerStatus,
+    transition,
+)
+
+__all__ = [
+    "API_VERSION",
+    "KIND",
+    "PLAN_HISTORY",
+    "READY_PARTS",
+    "CacheSpec",
+    "Condition",
+    "ConditionStatus",
+    "ConditionType",
+    "DiffusionService",
+    "Fault",
+    "Metadata",
+    "ModelSpec",
+    "PlanStatus",
+    "RouterSpec",
+    "SchedulingSpec",
+    "ServiceSpec",
+    "ServiceStatus",
+    "SloSpec",
+    "SloStatus",
+    "SpecError",
+    "VariantSpec",
+    "WorkerStatus",
+    "WorkersSpec",
+    "WorkersStatus",
+    "load_service",
+    "parse_service",
+    "transition",
+]

@@ -23,8 +23,8 @@ POSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "centre": ("in the centre", "in the middle", "at the centre"),
     "left": ("on the left", "at the left", "on the left side"),
     "right": ("on the right", "at the right", "on the right side"),
-    "top": ("at the top", "on top"),
-    "bottom": ("at the bottom", "below"),
+    "top": ("at the top", "on the top side"),
+    "bottom": ("at the bottom", "on the bottom side"),
     "top left": ("in the top left corner", "at the top left", "in the upper left corner"),
     "top right": ("in the top right corner", "at the top right", "in the upper right corner"),
     "bottom left": ("in the bottom left corner", "at the bottom left", "in the lower left corner"),
@@ -96,7 +96,8 @@ def _many(thing: Thing, rng: np.random.Generator) -> str:
 def _background(scene: Scene, rng: np.random.Generator) -> str:
     style = scene.style if "style" in scene.stated else ""
     if "background" in scene.stated:
-        return _pick(rng, BACKGROUNDS[style]).format(scene.background)
+        text = _pick(rng, BACKGROUNDS[style]).format(scene.background)
+        return text.replace(" a orange", " an orange")
     return _pick(rng, STYLES_ONLY[style]) if style else ""
 
 

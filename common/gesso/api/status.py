@@ -1,0 +1,145 @@
+"""The typed status of a DiffusionService: conditions, mix, SLO, quality and the last plans with their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from gesso.api.base import ApiModel, DnsLabel, Share
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+ConditionType = Literal[
+    "Accepted",
+    "ProfileReady",
+    "MetricsAvailable",
+    "PlanReady",
+    "WorkersReady",
+    "RouterReady",
+    "Ready",
+    "SLOMet",
+    "QualityMet",
+]
+# Ready is true when all of these are; SLOMet and QualityMet stay outside it.
+READY_PARTS: tuple[ConditionType, ...] = (
+    "Accepted",
+    "ProfileReady",
+    "MetricsAvailable",
+    "PlanReady",
+    "WorkersReady",
+    "RouterReady",
+)
+PLAN_HISTORY = 5
+
+
+class Condition(ApiModel):
+    """One observation about the service, as Kubernetes conditions are."""
+
+    type: ConditionType = Field(description="What is observed.")
+    status: ConditionStatus = Field(description="`True`, `False` or `Unknown`; `True` is good.")
+    reason: str = Field(
+        pattern=r"^[A-Z][A-Za-z0-9]*$", description="The reason in CamelCase, for machines."
+    )
+    message: str = Field(default="", description="The reason in a sentence, for people.")
+    last_transition_time: datetime = Field(description="When `status` last flipped.")
+    observed_generation: int = Field(
+        default=1, ge=0, description="`metadata.generation` that this was observed for."
+    )
+
+
+class SloStatus(ApiModel):
+    """How the SLO is held."""
+
+    attainment: Share | None = Field(
+        default=None, description="Share of the requests served in time, over the last minute."
+    )
+    latency_p95_seconds: float | None = Field(
+        default=None, ge=0, description="95th percentile of the latency over the last minute."
+    )
+
+
+class PlanStatus(ApiModel):
+    """One plan, and why."""
+
+    revision: int = Field(ge=0, description="Number of the plan; only grows.")
+    made_at: datetime = Field(description="When it was made.")
+    mix: str = Field(description="Workers by K, as `0:5,10:2`.")
+    reason: str = Field(description="The reason in CamelCase, for machines.")
+    message: str = Field(description="The reason in a sentence, for people.")
+    price: float = Field(description="Relative quality that one more worker-second would buy.")
+    objective: float = Field(description="Relative quality served per second, less sheds and switches.")
+    switches: int = Field(ge=0, description="Workers whose level the plan changed.")
+    solve_millis: float = Field(ge=0, description="Milliseconds that the solver took.")
+
+
+class WorkerStatus(ApiModel):
+    """One worker."""
+
+    name: DnsLabel = Field(description="The worker's name.")
+    address: str = Field(description="host:port of its gRPC server.")
+    ready: bool = Field(description="Whether it answers and is warm.")
+    skipped_steps: int | None = Field(
+        default=None, ge=0, description="Its assigned level; absent until it answers."
+    )
+    restarts: int = Field(default=0, ge=0, description="How often it was started again.")
+
+
+class WorkersStatus(ApiModel):
+    """The fleet."""
+
+    desired: int = Field(default=0, ge=0, description="Workers that should run.")
+    ready: int = Field(default=0, ge=0, description="Workers that serve.")
+    members: tuple[WorkerStatus, ...] = Field(
+        default=(), description="The workers, where they are few (a local fleet)."
+    )
+
+
+class ServiceStatus(ApiModel):
+    """What the operator sees."""
+
+    observed_generation: int = Field(
+        default=1, ge=0, description="`metadata.generation` that this status is about."
+    )
+    observed_at: datetime | None = Field(
+        default=None, description="When it was observed (a local fleet's heartbeat)."
+    )
+    conditions: tuple[Condition, ...] = Field(default=(), description="Observations, by type.")
+    mix: str = Field(default="", description="Ready workers by assigned K, as `0:5,10:2`.")
+    desired_mix: str = Field(default="", description="The mix that the last plan wants.")
+    slo: SloStatus = Field(default=SloStatus(), description="How the SLO is held.")
+    quality: Share | None = Field(
+        default=None, description="Mean predicted relative quality served, over the last minute."
+    )
+    plan: PlanStatus | None = Field(default=None, description="The plan in force.")
+    plan_history: tuple[PlanStatus, ...] = Field(
+        default=(), max_length=PLAN_HISTORY, description="The last plans, newest first."
+    )
+    workers: WorkersStatus = Field(default=WorkersStatus(), description="The fleet.")
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of that type, or None."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+
+def transition(
+    old: Iterable[Condition],
+    kind: ConditionType,
+    status: ConditionStatus,
+    reason: str,
+    message: str,
+    now: datetime,
+    generation: int = 1,
+) -> Condition:
+    """A condition whose `lastTransitionTime` moves only when its status flips."""
+    before = next((c for c in old if c.type == kind), None)
+    since = before.last_transition_time if before and before.status == status else now
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=since,
+        observed_generation=generation,
+    )

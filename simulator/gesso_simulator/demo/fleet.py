@@ -1,0 +1,160 @@
+"""The fleet of the demo: brought up and taken down with the `gesso` command, watched through its status file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from gesso_simulator.demo.report import MixSample
+
+
+class FleetError(RuntimeError):
+    """The fleet could not be brought up; the message is what its own command said."""
+
+
+def write_service(source: Path, target: Path, policy: str) -> None:
+    """Copies a DiffusionService file with another `spec.scheduling.policy`."""
+    data = yaml.safe_load(source.read_text())
+    data["spec"].setdefault("scheduling", {})["policy"] = policy
+    target.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+class Fleet(AbstractContextManager["Fleet"]):
+    """A running service: router and workers as processes of this machine. Down again when the block ends."""
+
+    def __init__(self, service: Path, state_dir: Path, up_timeout_s: float = 180.0) -> None:
+        self.service = service
+        self.state_dir = state_dir
+        self._up_timeout_s = up_timeout_s
+        self.grpc_port, self.http_port = _free_ports(2)
+
+    @property
+    def target(self) -> str:
+        """The router's gRPC `host:port`."""
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def __enter__(self) -> Fleet:
+        try:
+            self._gesso(
+                "up",
+                str(self.service),
+                f"--grpc-port={self.grpc_port}",
+                f"--http-port={self.http_port}",
+                f"--timeout={self._up_timeout_s:.0f}",
+                deadline_s=self._up_timeout_s + 15,
+            )
+        except BaseException:
+            self._down()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._down()
+
+    def _down(self) -> None:
+        # A second Ctrl-C must not leave processes behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._gesso("down", deadline_s=40, check=False)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _gesso(self, *args: str, deadline_s: float, check: bool = True) -> None:
+        command = [sys.executable, "-m", "gesso.cli.main", *args, f"--state-dir={self.state_dir}"]
+        try:
+            # A session of its own: Ctrl-C reaches this process, which then takes the fleet down in order.
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=deadline_s, start_new_session=True
+            )
+        except subprocess.TimeoutExpired:
+            if check:
+                raise FleetError(f"gesso {args[0]}: no end within {deadline_s:.0f} s") from None
+            return
+        if check and done.returncode:
+            said = (done.stderr or done.stdout).strip()
+            raise FleetError(f"gesso {args[0]} ended with {done.returncode}: {said}")
+
+    def status(self) -> dict[str, Any]:
+        """The status as last written; empty while there is none."""
+        return _read_json(self.state_dir / "status.json")
+
+    def workers(self) -> dict[str, tuple[int, str]]:
+        """Pid and `host:port` by worker name, as the supervisor wrote them last."""
+        entries = _read_json(self.state_dir / "state.json").get("workers", [])
+        return {e["name"]: (int(e["pid"]), str(e["address"])) for e in entries}
+
+
+@dataclass
+class Watcher:
+    """Samples what the operator says once a second, and notices workers that were replaced."""
+
+    fleet: Fleet
+    samples: list[MixSample] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+
+    async def run(self, start: float) -> None:
+        """Samples until cancelled; `start` is the monotonic time of second 0."""
+        pids = {name: pid for name, (pid, _) in self.fleet.workers().items()}
+        while True:
+            at_s = time.monotonic() - start
+            status = self.fleet.status()
+            plan = status.get("plan") or {}
+            self.samples.append(
+                MixSample(
+                    at_s=at_s,
+                    mix=str(status.get("mix") or ""),
+                    reason=str(plan.get("reason", "")),
+                    message=str(plan.get("message", "")),
+                    revision=int(plan.get("revision", 0)),
+                    workers_ready=int((status.get("workers") or {}).get("ready", 0)),
+                )
+            )
+            for name, (pid, _) in self.fleet.workers().items():
+                if pids.get(name, pid) != pid:
+                    self.restarts.append(f"{name} died and was replaced at {at_s:.0f} s")
+                pids[name] = pid
+            await asyncio.sleep(1.0)
+
+
+def kill_hard(fleet: Fleet) -> str:
+    """kill -9 of the fleet's first worker; its name."""
+    name, (pid, _) = min(fleet.workers().items())
+    os.kill(pid, signal.SIGKILL)
+    return name
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [int(s.getsockname()[1]) for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,1 @@
+"""Workloads: when requests arrive, and what they ask for. Pure and seeded."""

@@ -1,0 +1,76 @@
+"""Prompts as users send them: sessions in which each prompt changes a little of an earlier one, interleaved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gesso_worker.models.tiny.scenes import Scene, caption, mutate, session
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """One request of a workload: when it arrives, what it asks for, and the scene that a checker can verify."""
+
+    index: int
+    at_s: float
+    prompt: str
+    seed: int
+    scene: Scene
+
+
+@dataclass(frozen=True)
+class SessionMix:
+    """How users behave.
+
+    `users` are active at once; a session has a geometric number of prompts of the given mean; a share of new
+    sessions start from what somebody has asked before (a popular prompt, word for word or with one change).
+    """
+
+    users: int = 12
+    mean_length: float = 8.0
+    popular_share: float = 0.5
+    repeat_share: float = 0.3
+
+
+def prompts(mix: SessionMix, rng: np.random.Generator) -> Iterator[tuple[str, Scene]]:
+    """An endless stream of captions and their scenes, sessions interleaved at random."""
+    past: list[tuple[str, Scene]] = []
+    active: list[list[tuple[str, Scene]]] = [[] for _ in range(mix.users)]
+    while True:
+        queue = active[int(rng.integers(mix.users))]
+        if not queue:
+            queue.extend(_new_session(mix, past, rng))
+        item = queue.pop(0)
+        past.append(item)
+        yield item
+
+
+def _new_session(
+    mix: SessionMix, past: Sequence[tuple[str, Scene]], rng: np.random.Generator
+) -> list[tuple[str, Scene]]:
+    length = int(rng.geometric(1 / mix.mean_length))
+    if not past or rng.random() >= mix.popular_share:
+        return [(caption(scene, rng), scene) for scene in session(rng, length)]
+    opener = past[int(rng.integers(len(past)))]
+    if rng.random() >= mix.repeat_share:
+        scene = mutate(opener[1], rng)
+        opener = (caption(scene, rng), scene)
+    items = [opener]
+    while len(items) < length:
+        scene = mutate(items[-1][1], rng, changes=int(rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12])))
+        items.append((caption(scene, rng), scene))
+    return items
+
+
+def requests(
+    arrivals_s: Sequence[float], stream: Iterator[tuple[str, Scene]], rng: np.random.Generator
+) -> list[PromptRequest]:
+    """Gives each arrival the next prompt of the stream and a seed."""
+    out: list[PromptRequest] = []
+    for index, at_s in enumerate(arrivals_s):
+        prompt, scene = next(stream)
+        out.append(PromptRequest(index, at_s, prompt, int(rng.integers(2**31)), scene))
+    return out

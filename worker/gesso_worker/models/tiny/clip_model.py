@@ -1,0 +1,55 @@
+"""Configuration of the tiny open_clip model, and how to load it."""
+
+from __future__ import annotations
+
+from gesso_worker.models.tiny import torchvision_shim  # noqa: F401  isort: skip
+from pathlib import Path
+from typing import Any, Final
+
+import open_clip
+import torch
+
+from gesso_worker.models.tiny import tokenizer
+
+NAME: Final = "gesso-tiny-clip"
+DEFAULT_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "tiny-clip"
+CONFIG: Final[dict[str, Any]] = {
+    "embed_dim": 64,
+    "quick_gelu": False,
+    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32, "mlp_ratio": 3.0},
+    "text_cfg": {
+        "context_length": tokenizer.POSITIONS,
+        "vocab_size": len(tokenizer.VOCABULARY),
+        "width": 96,
+        "heads": 4,
+        "layers": 3,
+        "mlp_ratio": 3.0,
+    },
+}
+MEAN: Final = (0.5, 0.5, 0.5)
+STD: Final = (0.5, 0.5, 0.5)
+PREPROCESS: Final[dict[str, Any]] = {
+    "size": [64, 64],
+    "mode": "RGB",
+    "mean": list(MEAN),
+    "std": list(STD),
+    "interpolation": "bicubic",
+    "resize_mode": "squash",
+}
+
+
+def fresh() -> torch.nn.Module:
+    """The model with fresh weights."""
+    model: torch.nn.Module = open_clip.model.CLIP(**CONFIG)
+    return model
+
+
+def load(folder: Path | str = DEFAULT_FOLDER) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
+    """Model and tokenizer of a folder, through open_clip's own loading."""
+    root = Path(folder)
+    open_clip.add_model_config(root / f"{NAME}.json")
+    model = open_clip.create_model(NAME, pretrained=str(root / "model.safetensors"))
+    tokens = open_clip.SimpleTokenizer(
+        bpe_path=str(root / "bpe.txt.gz"), context_length=tokenizer.POSITIONS
+    )
+    return model.eval().requires_grad_(False), tokens

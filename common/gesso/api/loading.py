@@ -1,4 +1,4 @@
-"""Reads a DiffusionService from YAML; every fault becomes one line with its path, value and what is allowed."""
+"""Reads a DiffusionService from YAML; each fault is one line: path, value, what is allowed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def parse_service(text: str, origin: str = "") -> DiffusionService:
         encoded = json.dumps(document, default=str)
         service = DiffusionService.model_validate_json(encoded, strict=True, by_name=False)
     except ValidationError as error:
-        faults = tuple(_fault(e) for e in error.errors(include_url=False))
+        faults = tuple(_fault(e) for e in _first_causes(error.errors(include_url=False)))
         raise SpecError((*missing, *faults), origin) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise _whole(origin, f"cannot be read as a {KIND}: {error}") from None
@@ -123,6 +123,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _first_causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leaves out a list found "too short" only because pydantic does not count its faulty items."""
+    return [
+        e
+        for e in errors
+        if e["type"] != "too_short"
+        or not any(
+            len(o["loc"]) > len(e["loc"]) and o["loc"][: len(e["loc"])] == e["loc"] for o in errors
+        )
+    ]
 
 
 def _whole(origin: str, problem: str) -> SpecError:
@@ -155,10 +167,10 @@ def _allowed(error: ErrorDetails) -> str:
     kind = error["type"]
     ctx: Mapping[str, Any] = error.get("ctx", {})
     by_kind = {
-        "greater_than": f"above {ctx.get('gt')}",
-        "greater_than_equal": f"at least {ctx.get('ge')}",
-        "less_than": f"below {ctx.get('lt')}",
-        "less_than_equal": f"at most {ctx.get('le')}",
+        "greater_than": f"above {_plain(ctx.get('gt'))}",
+        "greater_than_equal": f"at least {_plain(ctx.get('ge'))}",
+        "less_than": f"below {_plain(ctx.get('lt'))}",
+        "less_than_equal": f"at most {_plain(ctx.get('le'))}",
         "multiple_of": f"a multiple of {ctx.get('multiple_of')}",
         "too_short": f"at least {ctx.get('min_length')} of them",
         "too_long": f"at most {ctx.get('max_length')} of them",
@@ -171,9 +183,13 @@ def _allowed(error: ErrorDetails) -> str:
     if kind == "literal_error":
         allowed = str(ctx.get("expected")).replace("'", "").replace(" or ", ", ")
         # YAML 1.1 reads a bare Off as false, here as in kubectl.
-        hint = ' (in quotes: YAML reads a bare Off as false)' if error["input"] is False else ""
+        hint = " (in quotes: YAML reads a bare Off as false)" if error["input"] is False else ""
         return f"{'one of ' if ',' in allowed else ''}{allowed}{hint}"
     return _TYPES.get(kind, error["msg"])
+
+
+def _plain(bound: object) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
 def _show(value: object) -> str:

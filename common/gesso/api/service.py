@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from gesso.api.base import API_VERSION, KIND, ApiModel, DnsLabel, Share
+from gesso.api.base import ApiModel, DnsLabel, Share
 from gesso.api.quantity import parse_bytes
 from gesso.api.status import ServiceStatus
 from gesso.builtin import TINY_CLIP, TINY_SDXL
@@ -245,9 +245,11 @@ class DiffusionService(ApiModel):
     """A text-to-image model served by a fleet, in time and at the best quality the fleet can give."""
 
     api_version: Literal["gesso.dev/v1alpha1"] = Field(
-        default=API_VERSION, description="Version of this API."
+        default="gesso.dev/v1alpha1", description="Version of this API."
     )
-    kind: Literal["DiffusionService"] = Field(default=KIND, description="DiffusionService.")
+    kind: Literal["DiffusionService"] = Field(
+        default="DiffusionService", description="DiffusionService."
+    )
     metadata: Metadata = Field(description="Name and labels.")
     spec: ServiceSpec = Field(description="What the user wants.")
     status: ServiceStatus | None = Field(
@@ -266,7 +268,9 @@ class DiffusionService(ApiModel):
 
 
 def _fault(allowed: str, value: object) -> PydanticCustomError:
-    return PydanticCustomError("not_allowed", "{allowed}", {"allowed": allowed, "value": str(value)})
+    return PydanticCustomError(
+        "not_allowed", "{allowed}", {"allowed": allowed, "value": str(value)}
+    )
 
 
 def _detail(loc: tuple[int | str, ...], allowed: str, value: object) -> InitErrorDetails:

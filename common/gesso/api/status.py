@@ -1,4 +1,4 @@
-"""The typed status of a DiffusionService: conditions, mix, SLO, quality and the last plans with their reasons."""
+"""The typed status of a DiffusionService: conditions, mix, SLO, quality, the last plans and their reasons."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class PlanStatus(ApiModel):
     reason: str = Field(description="The reason in CamelCase, for machines.")
     message: str = Field(description="The reason in a sentence, for people.")
     price: float = Field(description="Relative quality that one more worker-second would buy.")
-    objective: float = Field(description="Relative quality served per second, less sheds and switches.")
+    objective: float = Field(
+        description="Relative quality served per second, less sheds and switches."
+    )
     switches: int = Field(ge=0, description="Workers whose level the plan changed.")
     solve_millis: float = Field(ge=0, description="Milliseconds that the solver took.")
 

@@ -1,9 +1,9 @@
 """When would a new request finish on a worker that batches mixed steps: an exact event simulation.
 
 The worker has active requests with remaining steps and a FIFO queue. One tick of a batch of b takes
-`profile.tick_seconds(b)` and takes one step off each; requests join and leave at tick boundaries; at most
-`profile.max_batch` are active. Encoding at a join and decoding at a leave hold the device for everyone.
-Events are joins and leaves, so the cost grows with requests, not with steps.
+`profile.tick_seconds(b)` and takes one step off each; requests join and leave at tick boundaries;
+at most `profile.max_batch` are active. Encoding at a join and decoding at a leave hold the device
+for everyone. Events are joins and leaves, so the cost grows with requests, not with steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Arrivals:
 
     def __post_init__(self) -> None:
         if not self.interval_seconds > 0 or self.steps < 1:
-            raise ValueError(f"arrivals: {self} is not allowed: an interval above 0, at least 1 step")
+            raise ValueError(
+                f"arrivals: {self} is not allowed: an interval above 0, at least 1 step"
+            )
 
 
 NO_ARRIVALS = Arrivals()
@@ -55,12 +57,15 @@ def estimate(
         profile: times of the worker; its `max_batch` bounds the batch.
         active: remaining steps of each request in the denoising batch.
         queued: steps of each request in the queue, in order.
-        steps: numbers of steps to price, any order, each at least 1. One run answers all: until it leaves, a request's
+        steps: numbers of steps to price, any order, each at least 1. One run answers all: until it
+        leaves, a request's
             course does not depend on how many steps it has.
         arrivals: who will follow.
     """
     if not steps or min(steps) < 1:
-        raise ValueError(f"steps: {tuple(steps)} is not allowed: at least one number, each at least 1")
+        raise ValueError(
+            f"steps: {tuple(steps)} is not allowed: at least one number, each at least 1"
+        )
     limit = profile.max_batch
     seconds = profile.step_seconds
     encode, decode = profile.encode_seconds, profile.decode_seconds

@@ -1,7 +1,8 @@
 """Predicts relative quality over K for one prompt from the similarity of its nearest cached entries.
 
-Similarity is the cosine between prompt embeddings. The level really used at a wanted K is the largest held level
-<= K, so quality and cost follow the held level; without an entry only K = 0 can be served.
+Similarity is the cosine between prompt embeddings. The level really used at a wanted K is the
+largest held level <= K, so quality and cost follow the held level; without an entry only K = 0 can
+be served.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ def serving_options(predictor: QualityPredictor, matches: Sequence[Match]) -> tu
 def planning_curve(options: Sequence[Option], ladder: Sequence[int]) -> QualityCurve:
     """Best quality when at least K steps are to be skipped: what a planner of capacity may count on.
 
-    0 where nothing held saves that much: a planner that took the curve by held level at its word would count work
-    as saved that is not.
+    0 where nothing held saves that much: a planner that took the curve by held level at its word
+    would count work as saved that is not.
     """
     return QualityCurve(
         tuple(ladder),
@@ -110,7 +111,9 @@ class SimilarityPredictor:
     """
 
     ladder: tuple[int, ...]
-    bounds: tuple[tuple[float, float], ...]  # (similarity_min, similarity_max) of each bin, ascending
+    bounds: tuple[
+        tuple[float, float], ...
+    ]  # (similarity_min, similarity_max) of each bin, ascending
     curves: tuple[tuple[float, ...], ...]  # one for each bin, over the ladder
 
     @classmethod
@@ -119,9 +122,10 @@ class SimilarityPredictor:
     ) -> SimilarityPredictor:
         """From a model folder's `quality.json`.
 
-        `skipped_steps` are the K measured, out of `steps` (absent: of the service's); each of `by_similarity` has
-        `similarity_min`, `similarity_max`, `n`, `mean` and `sem` (standard error), the last two one value for each K.
-        Raises ValueError, naming the field, on a malformed table or a ladder that goes beyond what was measured.
+        `skipped_steps` are the K measured, out of `steps` (absent: of the service's); each of
+        `by_similarity` has `similarity_min`, `similarity_max`, `n`, `mean` and `sem` (standard
+        error), the last two one value for each K. Raises ValueError, naming the field, on a
+        malformed table or a ladder that goes beyond what was measured.
         """
         measured = tuple(int(k) for k in _field(table, "skipped_steps"))
         if not measured or list(measured) != sorted(set(measured)) or measured[0] < 0:
@@ -129,9 +133,12 @@ class SimilarityPredictor:
         scale = float(table.get("steps", steps)) / steps
         if max(ladder) * scale > measured[-1] + 1e-9:
             raise ValueError(
-                f"skipped_steps: K = {max(ladder)} of the ladder was not measured: at most {measured[-1] / scale:g}"
+                f"skipped_steps: K = {max(ladder)} of the ladder was not measured: at most "
+                f"{measured[-1] / scale:g}"
             )
-        rows = sorted(_field(table, "by_similarity"), key=lambda row: _number(row, "similarity_min"))
+        rows = sorted(
+            _field(table, "by_similarity"), key=lambda row: _number(row, "similarity_min")
+        )
         rows = [row for row in rows if _number(row, "n") > 0]
         if not rows:
             raise ValueError("by_similarity: empty is not allowed: at least one bin with n > 0")
@@ -139,7 +146,9 @@ class SimilarityPredictor:
         for row in rows:
             low, high = _number(row, "similarity_min"), _number(row, "similarity_max")
             if low > high:
-                raise ValueError(f"similarity_min: {low} is not allowed: at most similarity_max, {high}")
+                raise ValueError(
+                    f"similarity_min: {low} is not allowed: at most similarity_max, {high}"
+                )
             bounds.append((low, high))
             means.append(_per_level(row, "mean", measured))
             sems = _per_level(row, "sem", measured) if "sem" in row else (0.02,) * len(measured)
@@ -186,8 +195,8 @@ class SimilarityPredictor:
         return self.class_names[max(1, j)]
 
 
-#: NIRVANA's thresholds on cosine similarity, for 50 steps: above the first, K up to the second loses nothing that
-#: its authors would mind (NSDI'24; the same in three sources).
+#: NIRVANA's thresholds on cosine similarity, for 50 steps: above the first, K up to the second
+#: loses nothing that its authors would mind (NSDI'24; the same in three sources).
 NIRVANA_THRESHOLDS = ((0.65, 5), (0.75, 10), (0.85, 15), (0.90, 20), (0.95, 25))
 NIRVANA_STEPS = 50
 #: Mean loss of relative quality at K of 50 steps, SD-XL, as published with Argus (Middleware'25).
@@ -198,8 +207,9 @@ PUBLISHED_LOSS = ((0, 0.0), (5, 0.02954), (10, 0.04192), (15, 0.05622), (20, 0.0
 class ThresholdPredictor:
     """For models without a measured table: NIRVANA's thresholds.
 
-    Up to the K of its threshold a prompt loses nothing; beyond, as much as SD-XL loses on average between the two K,
-    extended at its last slope. The second part is a prior, not a measurement of this model.
+    Up to the K of its threshold a prompt loses nothing; beyond, as much as SD-XL loses on average
+    between the two K, extended at its last slope. The second part is a prior, not a measurement of
+    this model.
     """
 
     ladder: tuple[int, ...]
@@ -254,7 +264,9 @@ def _smoothed(
     values, weights = [], []
     for k in range(len(means[i])):
         parts = [share * precisions[j][k] for j, share in near]
-        values.append(sum(p * means[j][k] for p, (j, _) in zip(parts, near, strict=True)) / sum(parts))
+        values.append(
+            sum(p * means[j][k] for p, (j, _) in zip(parts, near, strict=True)) / sum(parts)
+        )
         weights.append(sum(parts))
     return values, weights
 
@@ -287,7 +299,9 @@ def _number(row: Mapping[str, Any], name: str) -> float:
 def _per_level(row: Mapping[str, Any], name: str, measured: Sequence[int]) -> tuple[float, ...]:
     values = _field(row, name)
     if not isinstance(values, Sequence) or len(values) != len(measured):
-        raise ValueError(f"{name}: {values!r} is not allowed: {len(measured)} values, one for each K")
+        raise ValueError(
+            f"{name}: {values!r} is not allowed: {len(measured)} values, one for each K"
+        )
     numbers = tuple(float(v) for v in values)
     if any(not math.isfinite(v) for v in numbers):
         raise ValueError(f"{name}: {values!r} is not allowed: finite numbers")

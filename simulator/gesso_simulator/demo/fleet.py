@@ -1,9 +1,8 @@
-"""The fleet of the demo: brought up and taken down with the `gesso` command, watched through its status file."""
+"""The demo's fleet: brought up and taken down with the `gesso` command, watched through its status file."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -14,10 +13,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import yaml
 
+from gesso.api.local_state import StateDir
+from gesso.api.status import ServiceStatus
 from gesso_simulator.demo.report import MixSample
 
 
@@ -92,14 +92,15 @@ class Fleet(AbstractContextManager["Fleet"]):
             said = (done.stderr or done.stdout).strip()
             raise FleetError(f"gesso {args[0]} ended with {done.returncode}: {said}")
 
-    def status(self) -> dict[str, Any]:
-        """The status as last written; empty while there is none."""
-        return _read_json(self.state_dir / "status.json")
+    def status(self) -> ServiceStatus:
+        """The status as last written; an empty one while there is none."""
+        return StateDir(self.state_dir).read_status() or ServiceStatus()
 
     def workers(self) -> dict[str, tuple[int, str]]:
-        """Pid and `host:port` by worker name, as the supervisor wrote them last."""
-        entries = _read_json(self.state_dir / "state.json").get("workers", [])
-        return {e["name"]: (int(e["pid"]), str(e["address"])) for e in entries}
+        """Pid (0: not running) and `host:port` by worker name, as the supervisor wrote them last."""
+        state = StateDir(self.state_dir).read_state()
+        children = state.children if state else ()
+        return {c.name: (c.pid, c.address) for c in children if c.name != "router"}
 
 
 @dataclass
@@ -116,26 +117,26 @@ class Watcher:
         while True:
             at_s = time.monotonic() - start
             status = self.fleet.status()
-            plan = status.get("plan") or {}
+            plan = status.plan
             self.samples.append(
                 MixSample(
                     at_s=at_s,
-                    mix=str(status.get("mix") or ""),
-                    reason=str(plan.get("reason", "")),
-                    message=str(plan.get("message", "")),
-                    revision=int(plan.get("revision", 0)),
-                    workers_ready=int((status.get("workers") or {}).get("ready", 0)),
+                    mix=status.mix,
+                    reason=plan.reason if plan else "",
+                    message=plan.message if plan else "",
+                    revision=plan.revision if plan else 0,
+                    workers_ready=status.workers.ready,
                 )
             )
             for name, (pid, _) in self.fleet.workers().items():
-                if pids.get(name, pid) != pid:
+                if pid and pids.get(name, pid) != pid:
                     self.restarts.append(f"{name} died and was replaced at {at_s:.0f} s")
-                pids[name] = pid
+                pids[name] = pid or pids.get(name, 0)
             await asyncio.sleep(1.0)
 
 
 def kill_hard(fleet: Fleet) -> str:
-    """kill -9 of the fleet's first worker; its name."""
+    """Sends SIGKILL to the fleet's first worker; gives its name."""
     name, (pid, _) = min(fleet.workers().items())
     os.kill(pid, signal.SIGKILL)
     return name
@@ -150,11 +151,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for s in sockets:
             s.close()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    return data if isinstance(data, dict) else {}

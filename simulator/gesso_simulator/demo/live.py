@@ -1,4 +1,4 @@
-"""What the demo shows while the load runs: mix, load, latency, SLO, quality, cache hits and the last reasons."""
+"""What the demo shows under way: mix, load, latency, SLO, quality, cache hits and the last reasons."""
 
 from __future__ import annotations
 
@@ -90,7 +90,5 @@ class Display:
         return Group(table, sent, *(Text(line, "dim") for line in lines))
 
 
-def _mean(
-    outcomes: Sequence[Outcome], value: Callable[[Outcome], float], text: str
-) -> str:
+def _mean(outcomes: Sequence[Outcome], value: Callable[[Outcome], float], text: str) -> str:
     return text.format(float(np.mean([value(o) for o in outcomes]))) if outcomes else "-"

@@ -1,4 +1,4 @@
-"""`gesso demo`: brings the tiny service up, plays a swinging load under both policies, measures, and reports."""
+"""`gesso demo`: brings the tiny service up, plays a swinging load under both policies and reports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gesso.api import load_service
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from gesso.api import load_service
 from gesso_simulator.demo import pictures, quality
 from gesso_simulator.demo.fleet import Fleet, FleetError, Watcher, kill_hard, write_service
 from gesso_simulator.demo.live import Display
@@ -103,7 +103,9 @@ async def _demo(settings: Settings, console: Console) -> int:
             f"{settings.seconds:.0f} s, load from 0.3x to 1.6x of that, SLO {slo_seconds:g} s",
         )
         _say(console, "[3/5] QualityAware")
-        aware = await _play(fleet, "QualityAware", load, offered, capacity, slo_seconds, settings, console)
+        aware = await _play(
+            fleet, "QualityAware", load, offered, capacity, slo_seconds, settings, console
+        )
         _say(console, "[4/5] measuring quality: the same prompts and seeds at K = 0")
         drawn = quality.draw(aware.outcomes, QUALITY_SAMPLES, settings.seed)
         with Progress(console=console, transient=True) as progress:
@@ -119,7 +121,9 @@ async def _demo(settings: Settings, console: Console) -> int:
     with Fleet(files["ClipperHA"], out / "state") as fleet:
         # The same warm-up as the other policy had.
         await measure_capacity(fleet.target, history, concurrency, CAPACITY_SECONDS)
-        clipper = await _play(fleet, "ClipperHA", load, offered, capacity, slo_seconds, settings, console)
+        clipper = await _play(
+            fleet, "ClipperHA", load, offered, capacity, slo_seconds, settings, console
+        )
     measured_clipper = _measure_same(drawn, reference, clipper.outcomes, settings.seed)
 
     report = {
@@ -133,12 +137,20 @@ async def _demo(settings: Settings, console: Console) -> int:
             "killed": settings.kill_worker,
         },
         "QualityAware": summarise(
-            aware.outcomes, slo_seconds, settings.seconds, aware.watcher.samples, measured,
+            aware.outcomes,
+            slo_seconds,
+            settings.seconds,
+            aware.watcher.samples,
+            measured,
             aware.watcher.restarts,
         ),
         "ClipperHA": summarise(
-            clipper.outcomes, slo_seconds, settings.seconds, clipper.watcher.samples,
-            measured_clipper, clipper.watcher.restarts,
+            clipper.outcomes,
+            slo_seconds,
+            settings.seconds,
+            clipper.watcher.samples,
+            measured_clipper,
+            clipper.watcher.restarts,
         ),
     }
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -263,7 +275,7 @@ def _summary(console: Console, report: dict[str, Any]) -> None:
         for restart in restarts:
             _say(console, f"{policy}: {restart}")
         if restarts:
-            _say(console, f"{policy}: {'nothing' if not lost else lost} lost")
+            _say(console, f"{policy}: {lost or 'nothing'} lost")
 
 
 def _say(console: Console, text: str) -> None:

@@ -52,7 +52,14 @@ def plot(
     load, quality, violations, mix = axes
     load.plot(centres, [offered.rate(t) for t in centres], color="0.4", ls="--", label="offered")
     load.axhline(capacity, color="0.75", lw=1)
-    load.annotate("capacity at K = 0", (0, capacity), (4, 3), textcoords="offset points", color="0.5", fontsize=8)
+    load.annotate(
+        "capacity at K = 0",
+        (0, capacity),
+        (4, 3),
+        textcoords="offset points",
+        color="0.5",
+        fontsize=8,
+    )
     for run in runs:
         colour = COLOURS.get(run.policy)
         at = np.array([o.request.at_s for o in run.outcomes])
@@ -80,7 +87,7 @@ def plot(
     plt.close(figure)
 
 
-def _plot_mix(axis: "Axes", run: Run, edges: NDArray[np.float64]) -> None:
+def _plot_mix(axis: Axes, run: Run, edges: NDArray[np.float64]) -> None:
     from matplotlib import colormaps
 
     levels = sorted({o.skipped_steps for o in run.outcomes if o.served})
@@ -111,8 +118,14 @@ def _plot_mix(axis: "Axes", run: Run, edges: NDArray[np.float64]) -> None:
         if sample.mix and sample.mix != before:
             axis.axvline(sample.at_s, color="0.2", lw=0.8, ls=":")
             axis.annotate(
-                sample.mix, (sample.at_s, 2), (2, 0), textcoords="offset points", fontsize=7,
-                rotation=90, color="white", va="bottom",
+                sample.mix,
+                (sample.at_s, 2),
+                (2, 0),
+                textcoords="offset points",
+                fontsize=7,
+                rotation=90,
+                color="white",
+                va="bottom",
             )
             before = sample.mix
 

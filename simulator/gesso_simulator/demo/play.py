@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import grpc
-from gesso.rpc.v1 import image_pb2, image_pb2_grpc
 
+from gesso.rpc.v1 import image_pb2, image_pb2_grpc
 from gesso_simulator.workloads.sessions import PromptRequest
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def play(
 
 
 async def _one(
-    stub: "ImageServiceAsyncStub",
+    stub: ImageServiceAsyncStub,
     request: PromptRequest,
     start: float,
     slo_seconds: float,
@@ -133,7 +133,8 @@ async def measure_capacity(
 ) -> float:
     """The fleet's images per second at K = 0, closed loop, through the same path that users take.
 
-    `min_quality` 1 asks for full generation. Counts the images that end after a lead-in of a fifth of `seconds`.
+    `min_quality` 1 asks for full generation. Counts the images that end after a lead-in of a fifth of
+    `seconds`.
     Raises RuntimeError when requests fail, since the figure would mean nothing.
     """
     ends: list[float] = []

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
-from gesso.builtin import TINY_CLIP, builtin_path
-from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
 
+from gesso.builtin import TINY_CLIP, builtin_path
+from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso_simulator.demo.play import Outcome
 from gesso_simulator.demo.report import QualityMeasurement, bootstrap_ratio
 
@@ -48,7 +48,7 @@ async def references(
     done = 0
     todo = iter(enumerate(drawn))
 
-    async def generate(stub: "WorkerAsyncStub") -> None:
+    async def generate(stub: WorkerAsyncStub) -> None:
         nonlocal done
         for index, outcome in todo:
             call = stub.Generate(
@@ -69,9 +69,7 @@ async def references(
     channels = [grpc.aio.insecure_channel(address) for address in workers]
     try:
         stubs = cycle([worker_pb2_grpc.WorkerStub(channel) for channel in channels])
-        await asyncio.gather(
-            *(generate(next(stubs)) for _ in range(per_worker * len(workers)))
-        )
+        await asyncio.gather(*(generate(next(stubs)) for _ in range(per_worker * len(workers))))
     finally:
         await asyncio.gather(*(channel.close() for channel in channels))
     if not all(images):
@@ -79,10 +77,8 @@ async def references(
     return images
 
 
-def measure(
-    drawn: Sequence[Outcome], reference: Sequence[bytes], seed: int
-) -> QualityMeasurement:
-    """Scores served and reference images by attribute checker and CLIPScore; ratio of means with its interval."""
+def measure(drawn: Sequence[Outcome], reference: Sequence[bytes], seed: int) -> QualityMeasurement:
+    """Scores served and reference images by attribute checker and CLIPScore; ratios of means."""
     from gesso_worker.models.tiny.checker import AttributeChecker
 
     scenes = [o.request.scene for o in drawn]
@@ -104,9 +100,10 @@ def measure(
 
 def clip_scores(prompts: Sequence[str], images: Pixels) -> NDArray[np.float64]:
     """CLIPScore, 2.5 * max(cosine, 0) (Hessel et al., 2021), by the tiny open_clip; images (n, h, w, 3)."""
-    import gesso.torchvision_shim  # noqa: F401  (before open_clip)
     import open_clip
     import torch
+
+    import gesso.torchvision_shim  # noqa: F401  (before open_clip)
 
     folder = builtin_path(TINY_CLIP)
     open_clip.add_model_config(folder / "gesso-tiny-clip.json")

@@ -16,9 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from gesso_worker.models.tiny import scenes
+from gesso_worker.models.tiny import folders, scenes
 
-DEFAULT_PATH: Final = Path(__file__).parent.parent / "builtin" / "tiny-sdxl" / "checker.safetensors"
 SLOT_NAMES: Final = tuple(scenes.SLOTS)
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +68,7 @@ class AttributeChecker:
     def load(cls, path: Path | str | None = None) -> AttributeChecker:
         """The checker that ships with the tiny SD-XL, or the one at ``path``."""
         net = CheckerNet()
-        net.load_state_dict({k: v.float() for k, v in load_file(path or DEFAULT_PATH).items()})
+        net.load_state_dict({k: v.float() for k, v in load_file(path or folders.CHECKER).items()})
         return cls(net)
 
     @torch.inference_mode()

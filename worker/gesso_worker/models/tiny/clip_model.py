@@ -9,10 +9,9 @@ from typing import Any, Final
 import open_clip
 import torch
 
-from gesso_worker.models.tiny import tokenizer
+from gesso_worker.models.tiny import folders, tokenizer
 
 NAME: Final = "gesso-tiny-clip"
-DEFAULT_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "tiny-clip"
 CONFIG: Final[dict[str, Any]] = {
     "embed_dim": 64,
     "quick_gelu": False,
@@ -26,16 +25,21 @@ CONFIG: Final[dict[str, Any]] = {
         "mlp_ratio": 3.0,
     },
 }
-MEAN: Final = (0.5, 0.5, 0.5)
-STD: Final = (0.5, 0.5, 0.5)
+#: open_clip's own defaults, so that its transforms fit the model without being told.
 PREPROCESS: Final[dict[str, Any]] = {
     "size": [64, 64],
     "mode": "RGB",
-    "mean": list(MEAN),
-    "std": list(STD),
+    "mean": list(open_clip.OPENAI_DATASET_MEAN),
+    "std": list(open_clip.OPENAI_DATASET_STD),
     "interpolation": "bicubic",
-    "resize_mode": "squash",
+    "resize_mode": "shortest",
 }
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """Images (n, 3, 64, 64) in -1..1 as the model wants them."""
+    mean = torch.tensor(PREPROCESS["mean"]).view(3, 1, 1)
+    return (pixels / 2 + 0.5 - mean) / torch.tensor(PREPROCESS["std"]).view(3, 1, 1)
 
 
 def fresh() -> torch.nn.Module:
@@ -44,7 +48,7 @@ def fresh() -> torch.nn.Module:
     return model
 
 
-def load(folder: Path | str = DEFAULT_FOLDER) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
+def load(folder: Path | str = folders.CLIP) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
     """Model and tokenizer of a folder, through open_clip's own loading."""
     root = Path(folder)
     open_clip.add_model_config(root / f"{NAME}.json")

@@ -16,7 +16,8 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-DEFAULT_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "tiny-sdxl"
+from gesso_worker.models.tiny import folders
+
 STEPS: Final = 50
 GUIDANCE: Final = 2.0
 
@@ -54,7 +55,7 @@ class Parts:
     scheduler: EulerDiscreteScheduler
 
     @classmethod
-    def load(cls, folder: Path | str = DEFAULT_FOLDER) -> Parts:
+    def load(cls, folder: Path | str = folders.SDXL) -> Parts:
         """Read the parts of a pipeline folder, in float32."""
         root, how = Path(folder), {"variant": "fp16", "use_safetensors": True, "torch_dtype": torch.float32}
         first = CLIPTextModel.from_pretrained(root, subfolder="text_encoder", **how)

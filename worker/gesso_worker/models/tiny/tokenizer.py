@@ -103,6 +103,7 @@ def save_transformers(folder: Path, pad: str) -> None:
 
 def save_open_clip(path: Path) -> None:
     """Writes the merges as the gzipped file that open_clip's ``SimpleTokenizer(bpe_path=...)`` reads."""
-    text = "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in MERGES)]) + "\n"
+    # No newline at the end: open_clip would take the empty line after it for one more merge.
+    text = "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in MERGES)])
     # Without a time stamp the file is the same at every export.
     path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))

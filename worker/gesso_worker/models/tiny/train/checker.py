@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from gesso_worker.models.tiny.checker import SLOT_NAMES, CheckerNet
 from gesso_worker.models.tiny.train import common, data, decoder
 
-STEPS: Final = 2_400
+STEPS: Final = 1_200
 BATCH: Final = 128
 RATE: Final = 2e-3
 

@@ -16,7 +16,7 @@ from torch import nn
 from gesso_worker.models.tiny import architecture
 from gesso_worker.models.tiny.train import common, data
 
-STEPS: Final = 5_000
+STEPS: Final = 3_000
 BATCH: Final = 24
 RATE: Final = 2e-3
 NOISE: Final = 0.15

@@ -1,0 +1,315 @@
+"""Images per second of the engine against the stock pipeline one by one behind a queue, in one run.
+
+Both serve the same requests (prompts, seeds, K, latents to resume from) on the same model in the same process.
+CPU time is told beside wall time, since it hardly suffers from what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from gesso_worker.engine import (
+    Engine,
+    EngineSettings,
+    Failed,
+    Finished,
+    ImageRequest,
+    Model,
+    ModelSettings,
+    Start,
+    load_model,
+    warm_up,
+)
+from gesso_worker.engine.batch import DenoisingBatch, Member
+from gesso_worker.engine.conditioning import encode_prompt
+
+LADDER = (0, 5, 10, 15, 20, 25)
+COLOURS = ("red", "blue", "green", "yellow", "purple", "orange")
+SHAPES = ("circle", "square", "star", "triangle", "ring")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: K of `skipped_steps` and when it arrives, in seconds from the start."""
+
+    prompt: str
+    seed: int
+    skipped_steps: int
+    arrives_s: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One pass over all requests."""
+
+    images_per_s: float
+    images_per_cpu_s: float
+    latency_p50_s: float
+    latency_p95_s: float
+
+
+def stock_pipeline(model: Model) -> Any:
+    """The pipeline as diffusers ships it, with a scheduler of its own."""
+    parts = {**model.pipeline.components, "scheduler": model.trajectory().scheduler}
+    pipeline = type(model.pipeline)(**parts, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def stock_image(
+    model: Model, pipeline: Any, ask: Ask, starts: dict[int, Tensor], **more: Any
+) -> Any:
+    """One image by the stock pipeline; K > 0 as the tail of the sigmas from the latent before step K."""
+    s = model.settings
+    kwargs: dict[str, Any] = {"num_inference_steps": s.steps}
+    if ask.skipped_steps:
+        sigmas = model.trajectory().scheduler.sigmas[ask.skipped_steps :]
+        # The pipeline multiplies latents by what the schedule's first sigma asks for.
+        scale = (float(sigmas[0]) ** 2 + 1) ** 0.5
+        kwargs = {
+            "num_inference_steps": len(sigmas) - 1,
+            "sigmas": sigmas.tolist(),
+            "latents": starts[ask.skipped_steps] / scale,
+        }
+    return pipeline(
+        prompt=ask.prompt,
+        guidance_scale=s.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(ask.seed),
+        height=s.height,
+        width=s.width,
+        return_dict=False,
+        **kwargs,
+        **more,
+    )[0]
+
+
+def one_by_one(model: Model, asks: Sequence[Ask], starts: dict[int, Tensor]) -> Result:
+    """A queue, and the stock pipeline behind it."""
+    pipeline = stock_pipeline(model)
+    latencies = []
+    began, cpu = time.perf_counter(), time.process_time()
+    for ask in asks:
+        now = time.perf_counter() - began
+        if now < ask.arrives_s:
+            time.sleep(ask.arrives_s - now)
+        stock_image(model, pipeline, ask, starts)
+        latencies.append(time.perf_counter() - began - ask.arrives_s)
+    return summary(latencies, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def by_engine(
+    model: Model, asks: Sequence[Ask], starts: dict[int, Tensor], max_batch: int
+) -> Result:
+    """The same requests through the engine, PNG included."""
+    engine = Engine(model, EngineSettings(max_batch=max_batch, max_accepted=len(asks)))
+    engine.start()
+    latencies: list[float] = []
+    done = threading.Semaphore(0)
+    began, cpu = time.perf_counter(), time.process_time()
+
+    def sink_of(ask: Ask) -> Callable[[object], None]:
+        def sink(event: object) -> None:
+            if isinstance(event, Failed):
+                raise AssertionError(event.message)
+            if isinstance(event, Finished):
+                latencies.append(time.perf_counter() - began - ask.arrives_s)
+                done.release()
+
+        return sink
+
+    for number, ask in enumerate(asks):
+        now = time.perf_counter() - began
+        if now < ask.arrives_s:
+            time.sleep(ask.arrives_s - now)
+        request = ImageRequest(
+            request_id=str(number),
+            prompt=ask.prompt,
+            seed=ask.seed,
+            guidance_scale=model.settings.guidance_scale,
+            skipped_steps=ask.skipped_steps,
+        )
+        job = engine.accept(request, sink_of(ask))
+        engine.begin(job, Start(ask.skipped_steps, starts.get(ask.skipped_steps)))
+    for _ in asks:
+        assert done.acquire(timeout=300), "the engine lost a request"
+    result = summary(latencies, time.perf_counter() - began, time.process_time() - cpu)
+    engine.stop()
+    return result
+
+
+def summary(latencies: list[float], wall_s: float, cpu_s: float) -> Result:
+    ordered = sorted(latencies)
+    return Result(
+        images_per_s=len(ordered) / wall_s,
+        images_per_cpu_s=len(ordered) / cpu_s,
+        latency_p50_s=statistics.median(ordered),
+        latency_p95_s=ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+    )
+
+
+def median_of(results: Sequence[Result]) -> Result:
+    fields = [asdict(r) for r in results]
+    return Result(**{name: statistics.median(f[name] for f in fields) for name in fields[0]})
+
+
+def intermediate_latents(model: Model) -> dict[int, Tensor]:
+    """Latents before each level's step of one full run: what a cache would hold."""
+    conditioning = encode_prompt(
+        model, "a large red star above a small blue ring", "", model.settings.guidance_scale
+    )
+    trajectory = model.trajectory()
+    member = Member(
+        trajectory, conditioning, model.settings.guidance_scale, model.noise(0, trajectory)
+    )
+    batch = DenoisingBatch(model.unet, model.device, model.dtype)
+    batch.replace([member])
+    kept = {}
+    while trajectory.remaining:
+        if trajectory.step in LADDER[1:]:
+            kept[trajectory.step] = batch.latents_of(member)
+        batch.tick()
+    return kept
+
+
+def largest_difference(model: Model, asks: Sequence[Ask], starts: dict[int, Tensor]) -> float:
+    """Of the latents of requests that join every four ticks from those of the stock pipeline, one by one."""
+    guidance = model.settings.guidance_scale
+    members = []
+    for ask in asks:
+        trajectory = model.trajectory(ask.skipped_steps)
+        latents = starts.get(ask.skipped_steps)
+        noise = model.noise(ask.seed, trajectory) if latents is None else latents
+        members.append(
+            Member(trajectory, encode_prompt(model, ask.prompt, "", guidance), guidance, noise)
+        )
+    batch = DenoisingBatch(model.unet, model.device, model.dtype)
+    tick = 0
+    while any(m.trajectory.remaining for m in members):
+        here = [m for i, m in enumerate(members) if 4 * i <= tick and m.trajectory.remaining]
+        if list(batch.members) != here:
+            batch.replace(here)
+        if here:
+            batch.tick()
+        tick += 1
+    batch.replace([])
+    pipeline = stock_pipeline(model)
+    return max(
+        float(
+            (stock_image(model, pipeline, a, starts, output_type="latent") - m.latents).abs().max()
+        )
+        for a, m in zip(asks, members, strict=True)
+    )
+
+
+def requests(count: int, mixed: bool, gap_s: float) -> list[Ask]:
+    return [
+        Ask(
+            prompt=f"a {COLOURS[i % 6]} {SHAPES[i % 5]} above a {COLOURS[(i + 2) % 6]} {SHAPES[(i + 3) % 5]}",
+            seed=i,
+            skipped_steps=LADDER[i % len(LADDER)] if mixed else 0,
+            arrives_s=i * gap_s,
+        )
+        for i in range(count)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", default="builtin://tiny-sdxl", help="source of an SD-XL")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--side", type=int, default=64, help="pixels of an image's side")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument("--count", type=int, default=16, help="requests of each pass")
+    parser.add_argument("--passes", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    console = Console(stderr=True)
+    console.print(f"loading and warming up {given.model}")
+    settings = ModelSettings(
+        given.model, given.steps, given.side, given.side, given.guidance, "Euler", given.dtype
+    )
+    model = load_model(settings)
+    profile = warm_up(model, given.max_batch).profile
+    starts = intermediate_latents(model)
+    difference = largest_difference(model, requests(12, True, 0.0), starts)
+    console.print(f"largest difference of latents from the stock pipeline: {difference:.2g}")
+    # Somewhat more than twice what one by one can serve, so that a queue builds up there.
+    gap = profile.latency_seconds(0) / 2.5
+    scenarios = {
+        "K = 0, all at once": requests(given.count, False, 0.0),
+        "K mixed, all at once": requests(given.count, True, 0.0),
+        "K mixed, staggered": [
+            replace(a, arrives_s=i * gap * 0.75)
+            for i, a in enumerate(requests(given.count, True, 0.0))
+        ],
+    }
+    table = Table(title=f"{given.model} on {model.device_name}, batch up to {given.max_batch}")
+    for column in ("requests", "", "images/s", "images/CPU-s", "p50 s", "p95 s"):
+        table.add_column(column, justify="left" if column in ("requests", "") else "right")
+    report: dict[str, Any] = {
+        "model": given.model,
+        "steps": given.steps,
+        "max_batch": given.max_batch,
+        "threads": given.threads,
+        "requests": given.count,
+        "passes": given.passes,
+        "machine": {
+            "device": model.device_name,
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+        },
+        "largest_latent_difference": difference,
+        "profile": asdict(profile),
+        "scenarios": {},
+    }
+    for name, asks in scenarios.items():
+        stock, ours = [], []
+        for number in range(given.passes):
+            console.print(f"{name}: pass {number + 1} of {given.passes}")
+            stock.append(one_by_one(model, asks, starts))
+            ours.append(by_engine(model, asks, starts, profile.max_batch))
+        one, other = median_of(stock), median_of(ours)
+        ratio = other.images_per_s / one.images_per_s
+        cpu_ratio = other.images_per_cpu_s / one.images_per_cpu_s
+        for label, r in (("stock, one by one", one), ("engine", other)):
+            numbers = (r.images_per_s, r.images_per_cpu_s, r.latency_p50_s, r.latency_p95_s)
+            table.add_row(name, label, *(f"{n:.2f}" for n in numbers))
+        table.add_row(name, "ratio", f"{ratio:.2f}", f"{cpu_ratio:.2f}", end_section=True)
+        report["scenarios"][name] = {
+            "stock": asdict(one),
+            "engine": asdict(other),
+            "ratio": ratio,
+            "cpu_ratio": cpu_ratio,
+        }
+    Console().print(table)
+    out = Path(__file__).parent / "out" / "engine.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    main()

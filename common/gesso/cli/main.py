@@ -1,0 +1,152 @@
+"""The command `gesso`: what can be typed, and nothing else; each command's work has a module of its own."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gesso.cli import find, lifecycle
+from gesso.cli import generate as generating
+from gesso.cli import status as reporting
+from gesso.cli.console import CliError, note, say
+
+app = typer.Typer(
+    help="Serves text-to-image models: in time, at the best quality that the fleet can give.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str | None, typer.Option("--name", help="Which service, if several are up.")]
+Place = Annotated[
+    Path | None, typer.Option("--state-dir", help="State directory, if not .gesso/NAME.")
+]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+@app.command()
+def up(
+    file: Annotated[Path, typer.Argument(help="A DiffusionService in YAML.")],
+    grpc_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The router's gRPC port.")
+    ] = 7001,
+    http_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The router's HTTP port.")
+    ] = 7080,
+    state_dir: Place = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
+    timeout: Annotated[float, typer.Option(min=1, max=3600, help="Seconds to get ready in.")] = 120,
+) -> None:
+    """Starts a service on this machine: router, workers, planner."""
+    lifecycle.up(file, grpc_port, http_port, state_dir, foreground, timeout)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the image should show.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the image goes.")] = Path(
+        "out.png"
+    ),
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**64 - 1, help="Same seed, same image at the same K."),
+    ] = None,
+    slo: Annotated[float | None, typer.Option(help="Deadline in seconds.")] = None,
+    min_quality: Annotated[
+        float | None, typer.Option(help="Least predicted relative quality, 0 to 1.")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    negative: Annotated[str, typer.Option(help="What the image should not show.")] = "",
+    image_format: Annotated[
+        str | None, typer.Option("--format", help="png, jpeg or webp; else by the file's suffix.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="host:port of a router, if not a local one.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds to wait at most.")
+    ] = 120,
+    name: Name = None,
+    state_dir: Place = None,
+) -> None:
+    """Generates one image with a service that is up."""
+    wish = generating.Wish(prompt, output, negative, seed, slo, min_quality, guidance, image_format)
+    generating.format_of(wish)
+    if target is None:
+        target = find.running_state(find.find_state_dir(name, state_dir)).grpc
+    generating.generate(wish, target, timeout)
+
+
+@app.command()
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Keep it current until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole status as JSON.")] = False,
+    name: Name = None,
+    state_dir: Place = None,
+) -> None:
+    """Tells health, mix, SLO, quality and the reason for them in one line."""
+    reporting.show(find.find_state_dir(name, state_dir), watch, as_json)
+
+
+@app.command()
+def down(name: Name = None, state_dir: Place = None) -> None:
+    """Ends a service and removes its state."""
+    lifecycle.down(find.find_state_dir(name, state_dir))
+
+
+@app.command()
+def validate(file: Annotated[Path, typer.Argument(help="A DiffusionService in YAML.")]) -> None:
+    """Checks a service file without starting anything."""
+    service = lifecycle.read_service(file)
+    spec = service.spec
+    workers = (
+        f"{spec.workers.min}"
+        if spec.workers.min == spec.workers.max
+        else (f"{spec.workers.min} to {spec.workers.max}")
+    )
+    say(
+        f"{file}: valid: {service.name} serves {spec.model.source} with {workers} workers at "
+        f"K {','.join(map(str, service.ladder))} of {spec.model.steps} steps, "
+        f"within {spec.slo.latency_seconds:g} s"
+    )
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=1, help="How long to play prompts.")] = 180,
+    out: Annotated[Path, typer.Option(help="Folder of the report and pictures.")] = Path("demo"),
+    kill_worker: Annotated[
+        bool, typer.Option("--kill-worker", help="Kill a worker half way.")
+    ] = False,
+) -> None:
+    """Serves prompts at a swinging load with the tiny model, and shows what Gesso does with them."""
+    if find_spec("gesso_simulator") is None:
+        raise CliError("gesso_simulator is not installed: pip install 'gesso[simulator]'")
+    from gesso_simulator.demo.main import run
+
+    code = run(seconds=seconds, out=out, kill_worker=kill_worker)
+    if code:
+        raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly."""
+    try:
+        app()
+    except CliError as error:
+        if str(error):
+            for line in str(error).splitlines():
+                note(f"gesso: {line}")
+        raise SystemExit(error.code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

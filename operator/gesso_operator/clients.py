@@ -1,0 +1,101 @@
+"""The operator's gRPC calls, each with a deadline: a call that fails is an answer of its own, never an
+exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gesso.rpc.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+_Reply = TypeVar("_Reply")
+
+READ_SECONDS = 2.0
+WRITE_SECONDS = 5.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # A restarted worker must be found again soon: gRPC's own reconnect backoff grows to two minutes.
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Failure(str):
+    """Why a call failed: status and details in one line."""
+
+    __slots__ = ()
+
+
+class Clients:
+    """Channels by address, opened on first use. One event loop; close it when done."""
+
+    def __init__(
+        self, read_seconds: float = READ_SECONDS, write_seconds: float = WRITE_SECONDS
+    ) -> None:
+        """`read_seconds` bounds Report, Stats and health, `write_seconds` Assign and ApplyPlan."""
+        self._read_s = read_seconds
+        self._write_s = write_seconds
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def report(self, address: str) -> router_pb2.ReportResponse | Failure:
+        """The router's counters."""
+        stub = router_pb2_grpc.RouterControlStub(self._channel(address))
+        return await self._ask(stub.Report(router_pb2.ReportRequest(), timeout=self._read_s))
+
+    async def stats(self, address: str) -> worker_pb2.StatsResponse | Failure:
+        """A worker's state."""
+        stub = worker_pb2_grpc.WorkerStub(self._channel(address))
+        return await self._ask(stub.Stats(worker_pb2.StatsRequest(), timeout=self._read_s))
+
+    async def assign(
+        self, address: str, skipped_steps: int, revision: int
+    ) -> worker_pb2.AssignResponse | Failure:
+        """Sets a worker's level."""
+        stub = worker_pb2_grpc.WorkerStub(self._channel(address))
+        request = worker_pb2.AssignRequest(skipped_steps=skipped_steps, revision=revision)
+        return await self._ask(stub.Assign(request, timeout=self._write_s))
+
+    async def apply_plan(
+        self, address: str, request: router_pb2.ApplyPlanRequest
+    ) -> router_pb2.ApplyPlanResponse | Failure:
+        """Gives the router its plan and its workers."""
+        stub = router_pb2_grpc.RouterControlStub(self._channel(address))
+        return await self._ask(stub.ApplyPlan(request, timeout=self._write_s))
+
+    async def healthy(self, address: str) -> bool:
+        """Whether grpc.health says SERVING for the whole server."""
+        stub: Any = health_pb2_grpc.HealthStub(self._channel(address))
+        reply: Any = await self._ask(
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=self._read_s)
+        )
+        serving: bool = (
+            not isinstance(reply, Failure)
+            and reply.status == health_pb2.HealthCheckResponse.SERVING
+        )
+        return serving
+
+    async def keep_only(self, addresses: Iterable[str]) -> None:
+        """Closes the channels to any other address."""
+        wanted = set(addresses)
+        for address in [a for a in self._channels if a not in wanted]:
+            await self._channels.pop(address).close()
+
+    async def close(self) -> None:
+        """Closes all channels."""
+        await self.keep_only(())
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return self._channels[address]
+
+    async def _ask(self, call: Awaitable[_Reply]) -> _Reply | Failure:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            details = " ".join((error.details() or "no details").split())
+            return Failure(f"{error.code().name}: {details}")

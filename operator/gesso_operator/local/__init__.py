@@ -1,0 +1,1 @@
+"""A fleet of processes on one machine: starts them, keeps them running, ends them."""

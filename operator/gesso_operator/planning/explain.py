@@ -1,0 +1,123 @@
+"""Why a plan is what it is: reasons for machines, sentences for people, and every intermediate figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gesso.plan import Plan
+
+
+class Reason(StrEnum):
+    """Reasons of plans and non-plans; part of the API."""
+
+    # Plans.
+    INITIAL_PLAN = "InitialPlan"
+    LOAD_ROSE = "LoadRose"
+    LOAD_FELL = "LoadFell"
+    OVERLOADED = "Overloaded"
+    SLO_UNREACHABLE = "SLOUnreachable"
+    REBALANCED = "Rebalanced"
+    FLEET_CHANGED = "FleetChanged"
+    PRICE_UPDATED = "PriceUpdated"
+    FIXED_POLICY = "FixedPolicy"
+    # Non-plans: the plan in force stays.
+    STEADY = "Steady"
+    NOT_WORTH_IT = "NotWorthIt"
+    AWAITING_AGREEMENT = "AwaitingAgreement"
+    WARMING_UP = "WarmingUp"
+    NO_REPORT = "NoReport"
+    STALE_REPORT = "StaleReport"
+    NO_READY_WORKERS = "NoReadyWorkers"
+    NO_PROFILE = "NoProfile"
+    SOLVER_FAILED = "SolverFailed"
+    MODE_OFF = "ModeOff"
+    RECOMMENDED = "Recommended"
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Every figure on the way to a decision; what was not reached stays at its default.
+
+    Rates in images/s, times in seconds, `bound` the utilisation bound of each level, `capacity` the images/s
+    of the ready fleet at each level, `needed` and `agreed` in plans.
+    """
+
+    workers: int = 0
+    data: str = ""
+    rate_mean: float = 0.0
+    rate_upper: float = 0.0
+    rate_cautious: float = 0.0
+    jumped: bool = False
+    batch: int = 0
+    work_s: tuple[float, ...] = ()
+    bound: tuple[float, ...] = ()
+    capacity: tuple[float, ...] = ()
+    slack: float = 1.0
+    price: float = 0.0
+    utilisation: float = 0.0
+    current: tuple[int, ...] = ()
+    proposed: tuple[int, ...] = ()
+    shed: float = 0.0
+    quality: float = 0.0
+    objective: float = 0.0
+    objective_held: float = 0.0
+    benefit_share: float = 0.0
+    disruption_share: float = 0.0
+    direction: str = "none"
+    agreed: int = 0
+    needed: int = 0
+    reversals: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done now.
+
+    `plan` is the plan in force after this decision (None: there has never been one) and goes to the router;
+    `changed` says that it is new. `wanted` is the plan that the planner would make: the same in the mode
+    Auto, a recommendation in the mode Recommend. `assignment` is the level of each ready worker under the
+    plan in force; it is given every time, so that an actuator can repair what a failed call left behind, and
+    empty where workers keep what they have. `reason` and `message` explain this decision, also where nothing
+    changed; `plan.reason` explains the plan.
+    """
+
+    plan: Plan | None
+    wanted: Plan | None
+    changed: bool
+    reason: Reason
+    message: str
+    assignment: Mapping[str, int] = field(default_factory=dict)
+    switches: int = 0
+    diagnostics: Diagnostics = Diagnostics()
+
+
+def mix_text(ladder: tuple[int, ...], workers: tuple[int, ...]) -> str:
+    """`0:5,10:2`, as in `Plan.mix_text`."""
+    return ",".join(f"{k}:{n}" for k, n in zip(ladder, workers, strict=True) if n) or "none"
+
+
+def count_text(workers: int) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{workers} worker{'' if workers == 1 else 's'}"
+
+
+def load_text(d: Diagnostics) -> str:
+    """The load beside what the fleet carries in full and at its fastest."""
+    if not d.capacity:
+        return f"load {d.rate_mean:.2f} images/s"
+    return (
+        f"load {d.rate_mean:.2f} images/s (planned for {d.rate_upper:.2f}); {count_text(d.workers)} carry "
+        f"{d.capacity[0]:.2f} at K=0 and {max(d.capacity):.2f} at most"
+    )
+
+
+def shed_text(d: Diagnostics) -> str:
+    """What cannot be served, or nothing."""
+    return f"; {d.shed:.2f} images/s must be refused" if d.shed > 0 else ""
+
+
+def quality_text(d: Diagnostics) -> str:
+    """The quality that the mix is expected to give."""
+    return f", expected relative quality {d.quality:.3f}" if d.quality > 0 else ""

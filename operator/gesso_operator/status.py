@@ -1,0 +1,193 @@
+"""Builds the typed status from what one tick saw and did; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gesso.api import (
+    PLAN_HISTORY,
+    READY_PARTS,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    DiffusionService,
+    PlanStatus,
+    ServiceStatus,
+    SloStatus,
+    WorkersStatus,
+    WorkerStatus,
+    transition,
+)
+from gesso_operator.fleet import Member
+from gesso_operator.planning import Decision, WorkerView
+from gesso_operator.window import Window
+
+_FEW = 64
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick of the loop saw and did.
+
+    `router_error` and `apply_error` are empty when Report and ApplyPlan went well; `assign_errors` are one
+    line each.
+    """
+
+    now_s: float
+    members: tuple[Member, ...]
+    workers: tuple[WorkerView, ...]
+    decision: Decision
+    window: Window
+    solve_millis: float
+    latency_p95_s: float | None = None
+    router_error: str = ""
+    apply_error: str = ""
+    assign_errors: tuple[str, ...] = ()
+
+
+def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -> ServiceStatus:
+    """The status after a tick; `before` gives the transition times and the history of plans."""
+    now = datetime.fromtimestamp(tick.now_s, UTC)
+    generation = service.metadata.generation
+    conditions: dict[ConditionType, Condition] = {}
+
+    def put(kind: ConditionType, verdict: tuple[ConditionStatus, str, str]) -> None:
+        status, reason, message = verdict
+        conditions[kind] = transition(
+            before.conditions, kind, status, reason, message, now, generation
+        )
+
+    put("Accepted", ("True", "SpecAccepted", "the spec is valid"))
+    put("WorkersReady", _workers(service, tick))
+    put("ProfileReady", _profile(tick))
+    put("RouterReady", _router(tick))
+    put("MetricsAvailable", _metrics(tick))
+    put("PlanReady", _plan(tick))
+    first = next((conditions[k] for k in READY_PARTS if conditions[k].status != "True"), None)
+    ready: tuple[ConditionStatus, str, str] = ("True", "Serving", "serving")
+    put("Ready", ready if first is None else ("False", first.reason, first.message))
+    put("SLOMet", _slo(service, tick))
+    put("QualityMet", _quality(service, tick))
+
+    serving = {m.name for m in tick.members if m.serving}
+    views = {w.name: w for w in tick.workers}
+    levels = Counter(w.skipped_steps for w in tick.workers if w.ready)
+    plan, history = _history(before, tick)
+    wanted = tick.decision.wanted
+    return ServiceStatus(
+        observed_generation=generation,
+        observed_at=now,
+        conditions=tuple(conditions.values()),
+        mix=",".join(f"{k}:{levels[k]}" for k in sorted(k for k in levels if k is not None)),
+        desired_mix=wanted.mix_text if wanted else "",
+        slo=SloStatus(attainment=tick.window.attainment, latency_p95_seconds=tick.latency_p95_s),
+        quality=tick.window.quality,
+        plan=plan,
+        plan_history=history,
+        workers=WorkersStatus(
+            desired=len(tick.members),
+            ready=sum(1 for w in tick.workers if w.ready),
+            members=tuple(
+                WorkerStatus(
+                    name=m.name,
+                    address=m.address,
+                    ready=m.name in serving and views[m.name].ready,
+                    skipped_steps=views[m.name].skipped_steps,
+                    restarts=m.restarts,
+                )
+                for m in tick.members[:_FEW]
+                if m.name in views
+            ),
+        ),
+    )
+
+
+def _workers(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
+    ready = sum(1 for w in tick.workers if w.ready)
+    text = f"{ready} of {len(tick.members)} workers are ready"
+    if ready >= service.spec.workers.min:
+        if tick.assign_errors:
+            return "True", "AssignFailed", f"{text}; {tick.assign_errors[0]}"
+        return "True", "WorkersServe", text
+    trouble = next((m.message for m in tick.members if m.message), "")
+    reason = "SomeWorkersDown" if ready else "NoReadyWorkers"
+    return "False", reason, f"{text}{'; ' + trouble if trouble else ''}"
+
+
+def _profile(tick: Tick) -> tuple[ConditionStatus, str, str]:
+    if any(w.ready and w.profile for w in tick.workers):
+        return "True", "Measured", "workers have measured their step times"
+    if not any(w.ready for w in tick.workers):
+        return "Unknown", "NoReadyWorkers", "no worker is ready to tell its step times"
+    return "False", "NoProfile", "no worker has measured its step times"
+
+
+def _router(tick: Tick) -> tuple[ConditionStatus, str, str]:
+    if tick.router_error:
+        return "False", "RouterUnreachable", f"Report: {tick.router_error}"
+    return "True", "RouterServes", "the router answers"
+
+
+def _metrics(tick: Tick) -> tuple[ConditionStatus, str, str]:
+    if tick.router_error:
+        return "False", "NoReport", "the router does not report; the plan is frozen"
+    return "True", "Reporting", "the router reports"
+
+
+def _plan(tick: Tick) -> tuple[ConditionStatus, str, str]:
+    if tick.decision.plan is None:
+        return "False", tick.decision.reason.value, tick.decision.message
+    if tick.apply_error:
+        return "False", "ApplyFailed", f"ApplyPlan: {tick.apply_error}"
+    return "True", tick.decision.reason.value, tick.decision.message
+
+
+def _slo(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
+    attainment, target = tick.window.attainment, service.spec.slo.attainment
+    if attainment is None:
+        return "Unknown", "NoRequests", "no request ended in the last minute"
+    seconds = service.spec.slo.latency_seconds
+    text = f"{attainment:.1%} of the last minute's requests were served within {seconds:g} s"
+    if attainment >= target:
+        return "True", "InTime", text
+    return "False", "TooManyLate", f"{text}; {target:.1%} are promised"
+
+
+def _quality(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
+    quality, floor = tick.window.quality, service.spec.slo.min_relative_quality
+    if quality is None:
+        return "Unknown", "NoImages", "no image was served in the last minute"
+    text = f"mean predicted relative quality {quality:.3f}"
+    return (
+        ("True", "AboveFloor", text)
+        if quality >= floor
+        else (
+            "False",
+            "BelowFloor",
+            f"{text} is below {floor:g}",
+        )
+    )
+
+
+def _history(before: ServiceStatus, tick: Tick) -> tuple[PlanStatus | None, tuple[PlanStatus, ...]]:
+    """The wanted plan and the last ones, newest first; a plan is noted once."""
+    plan, decision = tick.decision.wanted or tick.decision.plan, tick.decision
+    history = before.plan_history
+    if plan is None:
+        return None, history
+    if history and history[0].revision == plan.revision:
+        return history[0], history
+    noted = PlanStatus(
+        revision=plan.revision,
+        made_at=datetime.fromtimestamp(plan.made_at_s, UTC),
+        mix=plan.mix_text,
+        reason=plan.reason,
+        message=plan.message,
+        price=plan.price,
+        objective=decision.diagnostics.objective,
+        switches=decision.switches,
+        solve_millis=tick.solve_millis,
+    )
+    return noted, (noted, *history)[:PLAN_HISTORY]

@@ -1,0 +1,80 @@
+"""Between protobuf messages and the planner's types: conversions only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gesso.plan import Plan
+from gesso.profile import Profile
+from gesso.rpc.v1 import router_pb2, worker_pb2
+from gesso_operator.fleet import Member
+from gesso_operator.planning import ClassCount, RouterReport, WorkerView
+
+
+def router_report(reply: router_pb2.ReportResponse, ladder: tuple[int, ...]) -> RouterReport:
+    """The planner's view of a `Report`; curves of another ladder than the service's are left empty."""
+    same = tuple(reply.skipped_steps) == ladder
+    return RouterReport(
+        at_s=reply.at,
+        uptime_s=reply.uptime_seconds,
+        offered=reply.offered,
+        classes=tuple(
+            ClassCount(c.name, c.arrivals, tuple(c.quality) if same else ()) for c in reply.classes
+        ),
+        backlog_s=reply.backlog_seconds,
+        plan_revision=reply.plan_revision,
+    )
+
+
+def worker_view(name: str, reply: worker_pb2.StatsResponse | None) -> WorkerView:
+    """The planner's view of a worker; not ready when it did not answer, or drains."""
+    if reply is None:
+        return WorkerView(name, ready=False)
+    return WorkerView(
+        name=name,
+        ready=reply.ready and not reply.draining,
+        skipped_steps=reply.assigned_skipped_steps,
+        assigned_revision=reply.assigned_revision,
+        profile=device_profile(reply.profile) if reply.HasField("profile") else None,
+    )
+
+
+def device_profile(message: worker_pb2.DeviceProfile) -> Profile | None:
+    """The profile that a worker measured; None where it makes no sense, so that it is not reckoned with."""
+    try:
+        return Profile(
+            device=message.device,
+            steps=message.steps,
+            encode_seconds=message.encode_seconds,
+            decode_seconds=message.decode_seconds,
+            step_seconds=tuple(message.step_seconds),
+        )
+    except ValueError:
+        return None
+
+
+def apply_plan_request(
+    plan: Plan, members: Iterable[Member], levels: Mapping[str, int]
+) -> router_pb2.ApplyPlanRequest:
+    """A plan with the endpoints of the workers that serve; `levels` are their assigned levels, by name."""
+    return router_pb2.ApplyPlanRequest(
+        plan=router_pb2.Plan(
+            revision=plan.revision,
+            made_at=plan.made_at_s,
+            levels=[
+                router_pb2.LevelPlan(
+                    skipped_steps=level.skipped_steps, workers=level.workers, share=level.share
+                )
+                for level in plan.levels
+            ],
+            price=plan.price,
+            reason=plan.reason,
+            message=plan.message,
+        ),
+        workers=[
+            router_pb2.WorkerEndpoint(
+                name=m.name, address=m.address, assigned_skipped_steps=levels.get(m.name, 0)
+            )
+            for m in members
+        ],
+    )

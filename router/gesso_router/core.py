@@ -1,0 +1,378 @@
+"""The router's fast loop: admit, embed, look up, predict, choose, dispatch, retry once, account.
+
+Front doors call `Router.generate` with a well-formed job and an `emit` for the events; they get an
+image or a RequestError. Cancelling the call cancels the work everywhere. Every job ends in exactly
+one outcome of the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from gesso.api import DiffusionService
+from gesso.plan import Plan
+from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso_router import messages
+from gesso_router.embedding import Embedder, Vector
+from gesso_router.errors import Ending, RequestError
+from gesso_router.fleet import Fleet
+from gesso_router.gate import ClipperGate, DeadlinePassedError
+from gesso_router.ledger import Ledger, Outcome, Served
+from gesso_router.pool import Pool, WorkerFailedError
+from gesso_router.routing.choose import Ask, Choice, ChoicePolicy, FleetView, Refusal, choose
+from gesso_router.routing.clipper import Waiting
+from gesso_router.routing.keep import keep_latents
+from gesso_router.routing.margin import Margin
+from gesso_router.routing.pace import Pace
+from gesso_router.routing.quality import (
+    Option,
+    QualityPredictor,
+    planning_curve,
+    serving_options,
+)
+from gesso_router.run import (
+    FULL,
+    OUTCOMES,
+    REFUSED_AT_ONCE,
+    Emit,
+    Placement,
+    Run,
+    prompt_hash,
+    refused,
+    unserved,
+)
+from gesso_router.settings import RouterSettings
+from gesso_router.validation import Job
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+
+
+class Router:
+    """One service's router; the workers and the plan come in by `fleet` and `plan`."""
+
+    def __init__(
+        self,
+        service: DiffusionService,
+        predictor: QualityPredictor,
+        fleet: Fleet,
+        pool: Pool,
+        *,
+        settings: RouterSettings | None = None,
+        policy: ChoicePolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives monotonic seconds. Set `embedder` before the first request, or it is refused."""
+        self.service = service
+        self.predictor = predictor
+        self.fleet = fleet
+        self.settings = settings or RouterSettings()
+        self.policy = policy or ChoicePolicy()
+        self.embedder: Embedder | None = None
+        self.plan: Plan | None = None
+        self.draining = False
+        self.margin = Margin()
+        self.pace = Pace()
+        self.fetch_seconds = 0.005
+        self._pool = pool
+        self._clock = clock
+        self._clipper = service.spec.scheduling.policy == "ClipperHA"
+        self._largest_batch = service.spec.workers.max_batch
+        self.gate = ClipperGate(fleet, self._largest_batch, clock)
+        self.ledger = Ledger(
+            service.ladder,
+            predictor.class_names,
+            self.settings.latency_window,
+            self.settings.latency_samples,
+        )
+
+    @property
+    def unready_reason(self) -> str | None:
+        """Why a request sent now would be refused as UNAVAILABLE; None if it would not."""
+        if self.draining:
+            return "the router is shutting down"
+        if self.embedder is None and not self._clipper:
+            return "the router is starting: its embedding model is loading"
+        if self.fleet.usable:
+            return None
+        known = len(self.fleet.endpoints)
+        return f"none of {known} workers is ready" if known else "no plan has named a worker yet"
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would find a worker."""
+        return self.unready_reason is None
+
+    def view(self) -> FleetView:
+        """The fleet as choices are made on it, now."""
+        now = self._clock()
+        return FleetView(
+            workers=self.fleet.views(now),
+            slo_seconds=self.service.spec.slo.latency_seconds,
+            plan_price=self.plan.price if self.plan else 0.0,
+            arrivals_per_second=self.pace.per_second(now),
+            mean_steps=self.pace.mean_steps,
+            fetch_seconds=self.fetch_seconds,
+            margin=self.margin.factor,
+        )
+
+    async def generate(
+        self, job: Job, emit: Emit, time_remaining: float | None = None
+    ) -> image_pb2.Image:
+        """Serves a job. `time_remaining` is the client's own deadline, if it set one that is tighter.
+
+        Raises RequestError; asyncio.CancelledError when the client went away.
+        """
+        now = self._clock()
+        slo = job.slo_seconds if time_remaining is None else min(job.slo_seconds, time_remaining)
+        ticket = self.ledger.arrive(now, max(0.0, slo))
+        outcome = Outcome.FAILED
+        try:
+            return await self._serve(Run(job, ticket, emit))
+        except asyncio.CancelledError:
+            # Who leaves after the deadline was not served in time.
+            late = self._clock() > ticket.deadline_s
+            outcome = Outcome.LATE if late else Outcome.CANCELLED
+            raise
+        except RequestError as error:
+            outcome = OUTCOMES[error.ending]
+            if error.reason in REFUSED_AT_ONCE:
+                outcome = Outcome.SHED
+            log.info(
+                "no image",
+                extra={
+                    "request": job.request_id,
+                    "prompt_hash": prompt_hash(job.prompt),
+                    "outcome": outcome.value,
+                    "reason": error.reason,
+                    "detail": error.message,
+                },
+            )
+            raise
+        finally:
+            ticket.close(outcome)
+
+    async def _serve(self, run: Run) -> image_pb2.Image:
+        self._admit()
+        if not self._clipper:
+            await self._prepare(run)
+        while True:
+            placement = await self._place(run)
+            try:
+                return await self._attempt(run, placement)
+            except WorkerFailedError as failure:
+                run.failure = failure
+                run.failed_on.append(placement.worker)
+                if failure.timed_out:
+                    raise RequestError(
+                        Ending.DEADLINE, "deadline", "given up: its deadline is long past"
+                    ) from None
+                if not failure.retryable or len(run.failed_on) >= ATTEMPTS:
+                    raise unserved(run) from None
+                self.ledger.retry()
+                log.warning(
+                    "retry on another worker",
+                    extra={
+                        "request": run.job.request_id,
+                        "worker": placement.worker,
+                        "cause": str(failure),
+                    },
+                )
+
+    def _admit(self) -> None:
+        reason = self.unready_reason
+        if reason is not None:
+            raise RequestError(
+                Ending.UNAVAILABLE,
+                "not-ready",
+                reason,
+                retry_after_seconds=self.settings.no_worker_retry_after,
+            )
+        most = self.service.spec.router.max_queue
+        if self.ledger.open > most:
+            raise RequestError(
+                Ending.SHED,
+                "queue-full",
+                f"{most} accepted requests are waiting for their images, the most that "
+                "spec.router.maxQueue allows",
+                retry_after_seconds=self.service.spec.slo.latency_seconds / 2,
+            )
+
+    async def _prepare(self, run: Run) -> None:
+        """Embedding, matches and options; a prompt whose cache entry would mislead others has none."""
+        job = run.job
+        # Latents belong to one guidance scale, and a negative prompt is not part of the embedding.
+        plain = not job.negative_prompt and job.guidance_scale in (
+            None,
+            self.service.spec.model.guidance_scale,
+        )
+        if plain:
+            run.embedding = await self._embed(job)
+        if run.embedding is not None:
+            run.matches = await self._pool.lookup(
+                self._tenant(job), run.embedding.tolist(), self.fleet.reachable
+            )
+            run.options = serving_options(self.predictor, run.matches)
+        similarity = run.matches[0].similarity if run.matches else None
+        self.ledger.classify(
+            self.predictor.prompt_class(similarity),
+            planning_curve(run.options, self.predictor.ladder),
+        )
+
+    async def _embed(self, job: Job) -> Vector | None:
+        assert self.embedder is not None
+        try:
+            async with asyncio.timeout(self.settings.embed_timeout):
+                return await self.embedder.embed(job.prompt)
+        except Exception as error:  # without an embedding the prompt is served in full
+            log.warning("no embedding", extra={"request": job.request_id, "cause": repr(error)})
+            return None
+
+    async def _place(self, run: Run) -> Placement:
+        """Books the next attempt on a worker. Raises RequestError.
+
+        Nothing is awaited between decision and booking, so that the next decision sees it.
+        """
+        failed = frozenset(run.failed_on)
+        if self._clipper:
+            worker = await self._clipper_turn(run, failed)
+            return self._book(run, worker, FULL[0], None)
+        now = self._clock()
+        if failed:  # latents on a worker that failed are out of reach
+            run.options = serving_options(
+                self.predictor, [m for m in run.matches if m.worker not in failed]
+            )
+        ask = Ask(
+            options=run.options,
+            steps=self.service.spec.model.steps,
+            deadline_seconds=run.ticket.deadline_s - now,
+            min_quality=run.job.min_quality,
+            exclude=failed,
+            accept_late=bool(failed),
+        )
+        decision = choose(ask, self.view(), self.policy)
+        if isinstance(decision, Refusal):
+            raise unserved(run) if failed else refused(decision)
+        self.pace = self.pace.arrived(now, ask.steps - decision.skipped_steps)
+        return self._book(run, decision.worker, decision.option, decision)
+
+    def _book(self, run: Run, worker: str, option: Option, choice: Choice | None) -> Placement:
+        wire_id = f"{run.job.request_id}.{secrets.token_hex(4)}"
+        steps = self.service.spec.model.steps - option.skipped_steps
+        flight = self.fleet.sent(worker, wire_id, steps, self._clock())
+        return Placement(worker, option, choice, flight)
+
+    async def _clipper_turn(self, run: Run, failed: frozenset[str]) -> str:
+        if failed and not set(self.fleet.usable) - failed:
+            raise unserved(run)
+        waiting = Waiting(secrets.token_hex(8), run.ticket.deadline_s, failed)
+        await run.emit(messages.queued(run.job.request_id, 0.0))
+        try:
+            return await self.gate.turn(waiting, self._give_up_s(run))
+        except DeadlinePassedError:
+            raise RequestError(
+                Ending.DEADLINE, "deadline", "dropped: its deadline passed before its turn came"
+            ) from None
+
+    async def _attempt(self, run: Run, placement: Placement) -> image_pb2.Image:
+        job, flight, worker = run.job, placement.flight, placement.worker
+        steps = self.service.spec.model.steps
+        run.started_s = None
+
+        async def on_event(event: worker_pb2.WorkerEvent) -> None:
+            flight.active, flight.progress_s = True, self._clock()
+            if event.WhichOneof("event") == "started":
+                run.started_s = flight.progress_s
+                flight.remaining = max(1, steps - event.started.skipped_steps)
+                await run.emit(
+                    messages.started(job.request_id, worker, event.started.skipped_steps)
+                )
+            else:
+                flight.remaining = max(1, steps - event.progress.step)
+                await run.emit(messages.progress(job.request_id, event.progress))
+
+        try:
+            if placement.choice is not None:
+                await run.emit(messages.queued(job.request_id, placement.choice.start_seconds))
+            made = await self._pool.generate(
+                worker,
+                self._request(run, placement),
+                max(0.0, self._give_up_s(run) - self._clock()),
+                on_event,
+            )
+        finally:
+            now = self._clock()
+            self.fleet.done(worker, flight.request_id, now)
+            if self._clipper:
+                self.gate.pump()
+        self._learn(run, placement, made, now)
+        quality = self._quality(placement.option, made.skipped_steps)
+        run.ticket.served(now, Served(made.skipped_steps, quality))
+        started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s
+        return messages.image(
+            run.job,
+            made,
+            worker=worker,
+            similarity=run.matches[0].similarity if run.matches else 0.0,
+            quality=quality,
+            queue_seconds=started_s - run.ticket.arrived_s,
+            generate_seconds=now - started_s,
+            attempts=run.attempt,
+        )
+
+    def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
+        option, match = placement.option, placement.option.match
+        away = match is not None and match.worker != placement.worker
+        address = self.fleet.address(match.worker) if match is not None and away else None
+        embedding = [] if run.embedding is None else run.embedding.tolist()
+        keep = bool(embedding) and keep_latents(
+            option.skipped_steps,
+            option.quality,
+            self.service.spec.model.steps,
+            run.matches,
+            self.service.ladder,
+        )
+        return messages.worker_request(
+            run.job,
+            placement.flight.request_id,
+            self._tenant(run.job),
+            option,
+            address or "",
+            embedding,
+            keep,
+        )
+
+    def _learn(
+        self, run: Run, placement: Placement, made: worker_pb2.WorkerImage, now: float
+    ) -> None:
+        """What an image teaches about the next: how far estimates are off, what a fetch and a window bear."""
+        flight, option, choice = placement.flight, placement.option, placement.choice
+        if choice is None:
+            self.gate.finished(placement.worker, missed=now > run.ticket.deadline_s)
+            return
+        if made.skipped_steps == option.skipped_steps:
+            self.margin = self.margin.observe(choice.finish_seconds, now - flight.sent_s)
+        if option.match is not None and option.match.worker != placement.worker:
+            self.fetch_seconds += 0.1 * (made.fetch_seconds - self.fetch_seconds)
+
+    def _quality(self, option: Option, used: int) -> float:
+        """Predicted quality at the K that the worker used, which may be below the one asked for."""
+        if used == option.skipped_steps:
+            return option.quality
+        if used == 0 or option.match is None:
+            return 1.0
+        curve = self.predictor.quality(option.match.similarity)
+        by_level = dict(zip(self.predictor.ladder, curve, strict=True))
+        return by_level.get(used, option.quality)
+
+    def _tenant(self, job: Job) -> str:
+        return job.tenant if self.service.spec.cache.isolation == "Tenant" else ""
+
+    def _give_up_s(self, run: Run) -> float:
+        ticket = run.ticket
+        return ticket.arrived_s + self.settings.late_factor * (ticket.deadline_s - ticket.arrived_s)

@@ -1,0 +1,234 @@
+"""What the router knows of its workers: their reports, filled up with its own requests in flight.
+
+No I/O and no clock of its own. A request counts once: reports and flights are matched by request
+id; what a report still shows though it has ended here is left out, what it does not show yet is
+added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gesso.profile import Profile
+from gesso_router.routing.choose import WorkerView
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A worker as the plan names it."""
+
+    name: str
+    address: str
+    assigned_skipped_steps: int
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """One answer to `Stats`: `active` and `queued` are (request id, remaining steps)."""
+
+    ready: bool
+    draining: bool
+    profile: Profile | None
+    active: tuple[tuple[str, int], ...] = ()
+    queued: tuple[tuple[str, int], ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass
+class Flight:
+    """A request of this router on a worker."""
+
+    request_id: str
+    steps: int
+    sent_s: float
+    remaining: int
+    active: bool = False
+    progress_s: float = 0.0
+
+
+@dataclass
+class WorkerState:
+    """One worker: where it is, its last report, and this router's requests on it."""
+
+    endpoint: Endpoint
+    report: WorkerReport | None = None
+    asked_s: float = 0.0  # when the report was asked for
+    misses: int = 0
+    lost_s: float = -1.0  # reports asked for before this do not count
+    flights: dict[str, Flight] = field(default_factory=dict)
+    ended: dict[str, float] = field(
+        default_factory=dict
+    )  # request id -> when, since the last report
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it has answered, and not been lost since."""
+        return self.report is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be given new requests."""
+        report = self.report
+        return (
+            report is not None
+            and report.ready
+            and not report.draining
+            and report.profile is not None
+        )
+
+
+class Fleet:
+    """The workers of the plan in force."""
+
+    def __init__(self, steps: int, max_batch: int, stats_misses: int) -> None:
+        """`steps` of a full generation and `max_batch` are the service's; see RouterSettings for the last."""
+        self._steps = steps
+        self._max_batch = max_batch
+        self._misses_allowed = stats_misses
+        self._workers: dict[str, WorkerState] = {}
+
+    def apply(self, endpoints: Iterable[Endpoint]) -> tuple[list[str], list[str]]:
+        """Takes the workers of a plan; returns names that came (or moved) and names that went (or moved)."""
+        wanted = {e.name: e for e in endpoints}
+        went = [
+            n
+            for n, w in self._workers.items()
+            if n not in wanted or wanted[n].address != w.endpoint.address
+        ]
+        for name in went:
+            del self._workers[name]
+        came = [n for n in wanted if n not in self._workers]
+        for name, endpoint in wanted.items():
+            state = self._workers.setdefault(name, WorkerState(endpoint))
+            state.endpoint = endpoint
+        return came, went
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every worker of the plan."""
+        return tuple(w.endpoint for w in self._workers.values())
+
+    @property
+    def reachable(self) -> list[Endpoint]:
+        """Workers whose shard can be asked, draining ones included: their latents are still there."""
+        return [w.endpoint for w in self._workers.values() if w.reachable]
+
+    @property
+    def usable(self) -> list[str]:
+        """Workers that may be given new requests."""
+        return [name for name, w in self._workers.items() if w.usable]
+
+    def address(self, name: str) -> str | None:
+        """Where a worker is; None if the plan does not name it."""
+        state = self._workers.get(name)
+        return state.endpoint.address if state else None
+
+    def in_flight(self, name: str) -> int:
+        """This router's requests on a worker."""
+        state = self._workers.get(name)
+        return len(state.flights) if state else 0
+
+    def reported(self, name: str, report: WorkerReport, asked_s: float) -> None:
+        """A worker answered a poll that was sent at `asked_s`."""
+        state = self._workers.get(name)
+        if state is None or asked_s < max(state.asked_s, state.lost_s):
+            return
+        if report.profile is not None:
+            report = self._cut(report)
+        state.report, state.asked_s, state.misses = report, asked_s, 0
+        # What ended before the poll was sent cannot be in the report.
+        state.ended = {i: t for i, t in state.ended.items() if t >= asked_s}
+
+    def missed(self, name: str) -> bool:
+        """A worker did not answer a poll in time; True if it counts as lost from now on."""
+        state = self._workers.get(name)
+        if state is None:
+            return False
+        state.misses += 1
+        if state.misses < self._misses_allowed or not state.reachable:
+            return False
+        state.report = None
+        return True
+
+    def lost(self, name: str, now_s: float) -> bool:
+        """A worker cannot be reached: nothing new until it answers again; False if that was known."""
+        state = self._workers.get(name)
+        if state is None or not state.reachable:
+            return False
+        state.report, state.lost_s = None, now_s
+        return True
+
+    def sent(self, name: str, request_id: str, steps: int, now_s: float) -> Flight:
+        """A request goes to a worker."""
+        flight = Flight(request_id, steps, now_s, steps)
+        state = self._workers.get(name)
+        if state is not None:
+            state.flights[request_id] = flight
+        return flight
+
+    def done(self, name: str, request_id: str, now_s: float) -> None:
+        """A request is no longer on a worker, whatever became of it."""
+        state = self._workers.get(name)
+        if state is not None and state.flights.pop(request_id, None) is not None:
+            state.ended[request_id] = now_s
+
+    def views(self, now_s: float) -> tuple[WorkerView, ...]:
+        """The usable workers with their work, each request once."""
+        return tuple(self._view(w, now_s) for w in self._workers.values() if w.usable)
+
+    def _view(self, state: WorkerState, now_s: float) -> WorkerView:
+        report = state.report
+        assert report is not None
+        assert report.profile is not None
+        profile = report.profile
+        active: list[tuple[int, float]] = []  # remaining steps, as of when
+        queued: list[int] = []
+        seen: set[str] = set()
+        for request_id, remaining in report.active:
+            seen.add(request_id)
+            flight = state.flights.get(request_id)
+            if flight is not None and flight.progress_s > state.asked_s:
+                active.append((flight.remaining, flight.progress_s))
+            elif request_id not in state.ended:
+                active.append((remaining, state.asked_s))
+        for request_id, remaining in report.queued:
+            seen.add(request_id)
+            flight = state.flights.get(request_id)
+            if flight is not None and flight.active:
+                active.append((flight.remaining, flight.progress_s))
+            elif request_id not in state.ended:
+                queued.append(remaining)
+        for request_id, flight in state.flights.items():
+            if request_id in seen:
+                continue
+            if flight.active:
+                active.append((flight.remaining, flight.progress_s))
+            else:
+                queued.append(flight.steps)
+        tick = profile.tick_seconds(max(1, min(len(active), profile.max_batch)))
+        aged = (max(1, r - int(max(0.0, now_s - at) / tick)) for r, at in active)
+        return WorkerView(
+            name=state.endpoint.name,
+            profile=profile,
+            assigned_skipped_steps=state.endpoint.assigned_skipped_steps,
+            active=tuple(aged),
+            queued=tuple(queued),
+        )
+
+    def _cut(self, report: WorkerReport) -> WorkerReport:
+        """With the profile cut to the batch that the service allows; a profile of other steps is none."""
+        profile = report.profile
+        assert profile is not None
+        kept: Profile | None = None
+        if profile.steps == self._steps:
+            kept = Profile(
+                profile.device,
+                profile.steps,
+                profile.encode_seconds,
+                profile.decode_seconds,
+                profile.step_seconds[: self._max_batch],
+            )
+        return WorkerReport(
+            report.ready, report.draining, kept, report.active, report.queued, report.fingerprint
+        )

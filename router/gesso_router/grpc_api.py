@@ -1,0 +1,105 @@
+"""The gRPC front door: ImageService for clients, RouterControl for the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
+from gesso_router import messages
+from gesso_router.control import Control, StaleRevisionError
+from gesso_router.core import Router
+from gesso_router.errors import Ending, RequestError
+from gesso_router.plan_store import PlanError
+from gesso_router.validation import GRPC_NAMES, Raw, validate
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_STATUS = {
+    Ending.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Ending.SHED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Ending.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+RETRY_AFTER = "retry-after-ms"
+
+
+class ImageService(image_pb2_grpc.ImageServiceServicer):
+    """Serves clients."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def Generate(  # type: ignore[override]  # noqa: N802
+        self, request: image_pb2.GenerateRequest, context: Context
+    ) -> None:
+        """Streams the events of one image; see image.proto."""
+        try:
+            job = validate(raw_of(request), self._router.service, GRPC_NAMES)
+
+            async def emit(event: image_pb2.GenerateEvent) -> None:
+                try:
+                    await context.write(event)
+                except grpc.aio.BaseError:  # the client is gone
+                    raise asyncio.CancelledError from None
+
+            remaining = context.time_remaining()
+            image = await self._router.generate(job, emit, remaining)
+            await emit(messages.image_event(job.request_id, image))
+        except RequestError as error:
+            trailing: tuple[tuple[str, str], ...] = (("reason", error.reason),)
+            if error.retry_after_seconds is not None:
+                millis = max(1, math.ceil(error.retry_after_seconds * 1000))
+                trailing = (*trailing, (RETRY_AFTER, str(millis)))
+            await context.abort(_STATUS[error.ending], error.message, trailing)
+
+
+def raw_of(request: image_pb2.GenerateRequest) -> Raw:
+    """A request of the wire, absent fields as None."""
+
+    def given(name: str) -> Any:
+        return getattr(request, name) if request.HasField(name) else None
+
+    return Raw(
+        prompt=request.prompt,
+        request_id=request.request_id,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        seed=given("seed"),
+        guidance_scale=given("guidance_scale"),
+        slo_seconds=given("slo_seconds"),
+        min_quality=given("min_quality"),
+        format=request.format,
+        tenant=request.tenant,
+    )
+
+
+class RouterControl(router_pb2_grpc.RouterControlServicer):
+    """Serves the operator."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def ApplyPlan(  # noqa: N802
+        self, request: router_pb2.ApplyPlanRequest, context: Context
+    ) -> router_pb2.ApplyPlanResponse:
+        """Puts a plan in force; see router.proto."""
+        try:
+            return router_pb2.ApplyPlanResponse(revision=await self._control.apply(request))
+        except PlanError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StaleRevisionError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except OSError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, f"the plan cannot be saved: {error}")
+
+    async def Report(  # noqa: N802
+        self, request: router_pb2.ReportRequest, context: Context
+    ) -> router_pb2.ReportResponse:
+        """The counters since the start; see router.proto."""
+        return self._control.report()

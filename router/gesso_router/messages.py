@@ -1,0 +1,94 @@
+"""The messages that the router sends: events to clients, requests to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso_router.routing.quality import Option
+from gesso_router.validation import Job
+
+
+def queued(request_id: str, predicted_wait_seconds: float) -> image_pb2.GenerateEvent:
+    """Accepted, and on its way to a worker."""
+    return image_pb2.GenerateEvent(
+        request_id=request_id,
+        queued=image_pb2.Queued(predicted_wait_seconds=predicted_wait_seconds),
+    )
+
+
+def started(request_id: str, worker: str, skipped_steps: int) -> image_pb2.GenerateEvent:
+    """The first denoising step begins."""
+    return image_pb2.GenerateEvent(
+        request_id=request_id,
+        started=image_pb2.Started(worker=worker, skipped_steps=skipped_steps),
+    )
+
+
+def progress(request_id: str, value: image_pb2.Progress) -> image_pb2.GenerateEvent:
+    """A denoising step is done."""
+    return image_pb2.GenerateEvent(request_id=request_id, progress=value)
+
+
+def image_event(request_id: str, value: image_pb2.Image) -> image_pb2.GenerateEvent:
+    """The last event."""
+    return image_pb2.GenerateEvent(request_id=request_id, image=value)
+
+
+def image(
+    job: Job,
+    made: worker_pb2.WorkerImage,
+    *,
+    worker: str,
+    similarity: float,
+    quality: float,
+    queue_seconds: float,
+    generate_seconds: float,
+    attempts: int,
+) -> image_pb2.Image:
+    """A worker's image as the client gets it; see image.proto."""
+    return image_pb2.Image(
+        data=made.data,
+        format=made.format,
+        width=made.width,
+        height=made.height,
+        seed=job.seed,
+        skipped_steps=made.skipped_steps,
+        similarity=max(0.0, similarity),
+        predicted_quality=quality,
+        worker=worker,
+        queue_seconds=max(0.0, queue_seconds),
+        generate_seconds=max(0.0, generate_seconds),
+        attempts=attempts,
+    )
+
+
+def worker_request(
+    job: Job,
+    request_id: str,
+    tenant: str,
+    option: Option,
+    source_address: str,
+    embedding: Sequence[float],
+    keep_latents: bool,
+) -> worker_pb2.WorkerGenerateRequest:
+    """A job as a worker gets it; `source_address` is empty where the latents lie on that worker."""
+    request = worker_pb2.WorkerGenerateRequest(
+        request_id=request_id,
+        prompt=job.prompt,
+        negative_prompt=job.negative_prompt,
+        width=job.width,
+        height=job.height,
+        seed=job.seed,
+        guidance_scale=job.guidance_scale,
+        skipped_steps=option.skipped_steps,
+        format=image_pb2.ImageFormat.Name(job.format),
+        tenant=tenant,
+        embedding=embedding,
+        keep_latents=keep_latents,
+    )
+    if option.match is not None:
+        request.source.entry_id = option.match.entry_id
+        request.source.worker = option.match.worker
+        request.source.address = source_address
+    return request

@@ -1,0 +1,108 @@
+"""Prometheus metrics `gesso_router_*`, read off the ledger and the fleet when scraped.
+
+Serving pays nothing for them. Labels are bounded: outcomes, levels of the ladder, prompt classes,
+workers of the plan. No prompts, no tenants.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gesso_router.core import Router
+from gesso_router.routing.choose import fleet_backlog_seconds, fleet_price
+
+
+class RouterCollector(Collector):
+    """Turns a router's state into metric families."""
+
+    def __init__(self, router: Router, clock: Callable[[], float] = time.monotonic) -> None:
+        self._router = router
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """See prometheus_client.registry.Collector."""
+        router, ledger = self._router, self._router.ledger
+        yield _counter("offered_requests", "Well-formed requests that came in.", ledger.offered)
+        outcomes = CounterMetricFamily(
+            "gesso_router_requests",
+            "Well-formed requests that ended, by outcome.",
+            labels=["outcome"],
+        )
+        for outcome, n in ledger.ended.items():
+            outcomes.add_metric([outcome.value], n)
+        yield outcomes
+        levels = CounterMetricFamily(
+            "gesso_router_images", "Images served, by skipped steps K.", labels=["skipped_steps"]
+        )
+        for k, n in ledger.served_by_level.items():
+            levels.add_metric([str(k)], n)
+        yield levels
+        classes = CounterMetricFamily(
+            "gesso_router_prompts", "Prompts, by prompt class.", labels=["prompt_class"]
+        )
+        for name, tally in ledger.classes.items():
+            classes.add_metric([name], tally.arrivals)
+        yield classes
+        yield _counter("retries", "Requests sent to a second worker.", ledger.retried)
+        yield _counter("cache_hits", "Images served with K > 0.", ledger.cache_hits)
+        yield _counter(
+            "predicted_quality_sum",
+            "Sum of predicted relative quality over served.",
+            ledger.quality_sum,
+        )
+        now = self._clock()
+        p50, p95 = ledger.latency_percentiles(now, (0.5, 0.95))
+        latency = GaugeMetricFamily(
+            "gesso_router_latency_seconds",
+            "Latency of images served in the last minute, arrival to image.",
+            labels=["quantile"],
+        )
+        latency.add_metric(["0.5"], p50)
+        latency.add_metric(["0.95"], p95)
+        yield latency
+        view = router.view()
+        yield _gauge("open_requests", "Accepted requests without an image yet.", ledger.open)
+        yield _gauge("workers_ready", "Workers that may be given requests.", len(view.workers))
+        yield _gauge(
+            "backlog_seconds",
+            "Worker-seconds of accepted work per ready worker.",
+            fleet_backlog_seconds(view.workers),
+        )
+        yield _gauge(
+            "price", "Relative quality per worker-second.", fleet_price(view, router.policy).value
+        )
+        yield _gauge(
+            "plan_revision",
+            "Revision of the plan in force.",
+            router.plan.revision if router.plan else 0,
+        )
+        yield _gauge(
+            "estimate_margin", "Actual over estimated latency, 95th percentile.", view.margin
+        )
+        load = GaugeMetricFamily(
+            "gesso_router_worker_requests", "Requests on a worker.", labels=["worker", "state"]
+        )
+        for worker in view.workers:
+            load.add_metric([worker.name, "active"], len(worker.active))
+            load.add_metric([worker.name, "queued"], len(worker.queued))
+        yield load
+
+
+def registry_of(router: Router) -> CollectorRegistry:
+    """A registry of its own with a router's metrics."""
+    registry = CollectorRegistry()
+    registry.register(RouterCollector(router))
+    return registry
+
+
+def _counter(name: str, help_text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"gesso_router_{name}", help_text, value=value)
+
+
+def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"gesso_router_{name}", help_text, value=value)

@@ -1,0 +1,86 @@
+"""The plan in force, kept so that a restarted router serves while the operator is away."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from gesso.plan import LevelPlan, Plan
+from gesso.rpc.v1 import router_pb2
+from gesso_router.fleet import Endpoint
+
+FILE_NAME = "plan.json"
+
+
+class PlanError(ValueError):
+    """A plan that cannot be; names field, value and what is allowed."""
+
+
+def plan_of(request: router_pb2.ApplyPlanRequest) -> tuple[Plan, tuple[Endpoint, ...]]:
+    """The plan and its workers from the wire. Raises PlanError."""
+    wire = request.plan
+    if wire.revision < 1:
+        raise PlanError(f"plan.revision: {wire.revision} is not allowed: at least 1")
+    if not math.isfinite(wire.price) or wire.price < 0:
+        raise PlanError(f"plan.price: {wire.price} is not allowed: 0 or more, finite")
+    names: set[str] = set()
+    for i, worker in enumerate(request.workers):
+        # Names travel in HTTP headers.
+        if not (worker.name.isascii() and worker.name.isprintable()) or not worker.name:
+            raise PlanError(f"workers[{i}].name: {worker.name!r} is not allowed: printable ASCII")
+        if worker.name in names:
+            raise PlanError(f"workers[{i}].name: {worker.name!r} is not allowed: it is there twice")
+        host, _, port = worker.address.rpartition(":")
+        if not host or not port.isdigit():
+            raise PlanError(f"workers[{i}].address: {worker.address!r} is not allowed: host:port")
+        names.add(worker.name)
+    plan = Plan(
+        revision=wire.revision,
+        made_at_s=wire.made_at,
+        levels=tuple(LevelPlan(p.skipped_steps, p.workers, p.share) for p in wire.levels),
+        price=wire.price,
+        reason=wire.reason,
+        message=wire.message,
+    )
+    endpoints = tuple(
+        Endpoint(w.name, w.address, w.assigned_skipped_steps) for w in request.workers
+    )
+    return plan, endpoints
+
+
+class PlanStore:
+    """`plan.json`: the last ApplyPlanRequest, as protobuf's JSON, replaced atomically."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Makes the directory. Raises OSError if it cannot be written to."""
+        state_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(state_dir, os.W_OK):
+            raise PermissionError(13, "not writable", str(state_dir))
+        self.path = state_dir / FILE_NAME
+
+    def load(self) -> router_pb2.ApplyPlanRequest | None:
+        """The plan last saved; None without one. Raises PlanError on a file that is none."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            request = json_format.Parse(
+                text, router_pb2.ApplyPlanRequest(), ignore_unknown_fields=True
+            )
+        except (json_format.ParseError, UnicodeDecodeError) as error:
+            raise PlanError(f"{self.path}: not a plan: {error}") from None
+        plan_of(request)
+        return request
+
+    def save(self, request: router_pb2.ApplyPlanRequest) -> None:
+        """Writes the plan; after a crash at any point the old or the new one is there, whole."""
+        partial = self.path.with_suffix(f".{os.getpid()}.tmp")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(json_format.MessageToJson(request))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)

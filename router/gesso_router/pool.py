@@ -1,0 +1,43 @@
+"""What the router asks of workers, apart from how it reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from gesso.rpc.v1 import worker_pb2
+from gesso_router.fleet import Endpoint
+from gesso_router.routing.quality import Match
+
+
+class WorkerFailedError(Exception):
+    """A worker did not serve a request.
+
+    `retryable`: another one might; `timed_out`: its time was up.
+    """
+
+    def __init__(
+        self, worker: str, message: str, *, retryable: bool, timed_out: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.worker = worker
+        self.retryable = retryable
+        self.timed_out = timed_out
+
+
+class Pool(Protocol):
+    """What the router asks of workers; `WorkerPool` over the wire."""
+
+    async def lookup(
+        self, tenant: str, embedding: Sequence[float], workers: Sequence[Endpoint]
+    ) -> list[Match]:
+        """Nearest entries, best first."""
+
+    async def generate(
+        self,
+        worker: str,
+        request: worker_pb2.WorkerGenerateRequest,
+        timeout_seconds: float,
+        on_event: Callable[[worker_pb2.WorkerEvent], Awaitable[None]],
+    ) -> worker_pb2.WorkerImage:
+        """An image, or WorkerFailedError."""

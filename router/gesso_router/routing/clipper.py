@@ -1,0 +1,68 @@
+"""Clipper-HA, the baseline: K = 0, least-loaded worker, AIMD windows, late requests dropped lazily.
+
+As Clipper (NSDI'17) and the papers that compare with it define it: the window of a worker, how many
+requests it is given at once, grows by one when no deadline was missed and halves on a miss. A
+request leaves the router's queue when a window opens; only then is its deadline looked at, and it
+is dropped if that has passed. Nothing is predicted or shed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """AIMD window of one worker: `size` requests at once; `clean` in time since the last change."""
+
+    size: int = 1
+    clean: int = 0
+
+    def after(self, missed: bool, largest: int) -> Window:
+        """After one image: halve on a miss, one up after a whole window without one; within 1 and `largest`."""
+        if missed:
+            return Window(max(1, self.size // 2))
+        if self.clean + 1 < self.size:
+            return Window(self.size, self.clean + 1)
+        return Window(min(largest, self.size + 1))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A worker as Clipper-HA sees it: its window and how many requests it has."""
+
+    worker: str
+    window: Window
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request in the router's queue; `deadline_s` on the caller's clock."""
+
+    request_id: str
+    deadline_s: float
+    exclude: frozenset[str] = frozenset()  # workers that failed it
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The head of the queue: sent to `worker`, or dropped (None) because its deadline has passed."""
+
+    request_id: str
+    worker: str | None
+
+
+def next_turn(queue: Sequence[Waiting], slots: Sequence[Slot], now_s: float) -> Turn | None:
+    """What becomes of the head of the queue; None: it waits for a window."""
+    if not queue:
+        return None
+    head = queue[0]
+    free = [s for s in slots if s.in_flight < s.window.size and s.worker not in head.exclude]
+    if not free:
+        return None
+    if head.deadline_s <= now_s:
+        return Turn(head.request_id, None)
+    least = min(free, key=lambda s: (s.in_flight, s.worker))
+    return Turn(head.request_id, least.worker)

@@ -1,0 +1,62 @@
+"""What a worker-second costs now, in relative quality: the plan's dual value, or the backlog's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PricePolicy:
+    """Constants of the backlog price; the defaults come from `bench/bench_price.py`.
+
+    `weight` is c, dimensionless: what the whole work of one image at K = 0 costs, in relative
+    quality, once the backlog per worker equals the deadline. `exponent` is p: how late, and how
+    steeply, the price rises.
+    """
+
+    weight: float = 4.0
+    exponent: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"weight: {self.weight} is not allowed: 0 or more")
+        if not (math.isfinite(self.exponent) and self.exponent > 0):
+            raise ValueError(f"exponent: {self.exponent} is not allowed: above 0")
+
+
+@dataclass(frozen=True)
+class Price:
+    """Relative quality per worker-second, and which side set it: `plan`, `backlog` or `idle` (0)."""
+
+    value: float
+    source: str
+
+
+def backlog_price(
+    policy: PricePolicy, backlog_seconds: float, deadline_seconds: float, full_work_seconds: float
+) -> float:
+    """Price c / work(0) x (backlog / deadline)^p, in relative quality per worker-second.
+
+    Args:
+        policy: c and p.
+        backlog_seconds: worker-seconds of accepted work per ready worker.
+        deadline_seconds: the service's SLO latency.
+        full_work_seconds: worker-seconds of one image at K = 0.
+    """
+    if full_work_seconds <= 0 or deadline_seconds <= 0:
+        return 0.0
+    ratio = max(0.0, backlog_seconds) / deadline_seconds
+    return policy.weight / full_work_seconds * math.pow(ratio, policy.exponent)
+
+
+def current_price(plan_price: float, live_price: float) -> Price:
+    """The larger of the two.
+
+    The plan acts before a backlog builds, the backlog when the plan did not see it coming. Not the
+    sum, which would charge twice for the same shortage.
+    """
+    plan = plan_price if math.isfinite(plan_price) and plan_price > 0 else 0.0
+    if plan <= 0 and live_price <= 0:
+        return Price(0.0, "idle")
+    return Price(plan, "plan") if plan >= live_price else Price(live_price, "backlog")

@@ -1,0 +1,85 @@
+"""One request on its way through the router, and what its ending means to client and accounts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from gesso.rpc.v1 import image_pb2
+from gesso_router.embedding import Vector
+from gesso_router.errors import Ending, RequestError
+from gesso_router.fleet import Flight
+from gesso_router.ledger import Outcome, Ticket
+from gesso_router.pool import WorkerFailedError
+from gesso_router.routing.choose import Choice, Refusal
+from gesso_router.routing.quality import Match, Option
+from gesso_router.validation import Job
+
+Emit = Callable[[image_pb2.GenerateEvent], Awaitable[None]]
+FULL = (Option(0, 1.0),)
+
+
+@dataclass
+class Run:
+    """One request on its way; attempts add to it."""
+
+    job: Job
+    ticket: Ticket
+    emit: Emit
+    embedding: Vector | None = None
+    matches: list[Match] = field(default_factory=list)
+    options: tuple[Option, ...] = FULL
+    failed_on: list[str] = field(default_factory=list)
+    failure: WorkerFailedError | None = None
+    started_s: float | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return len(self.failed_on) + 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An attempt, booked: worker, K and source, the choice behind it (None: Clipper-HA), the flight."""
+
+    worker: str
+    option: Option
+    choice: Choice | None
+    flight: Flight
+
+
+OUTCOMES = {
+    Ending.INVALID: Outcome.FAILED,  # a worker found fault with what the router let in
+    Ending.SHED: Outcome.SHED,
+    Ending.UNAVAILABLE: Outcome.FAILED,
+    Ending.DEADLINE: Outcome.LATE,
+}
+
+
+#: UNAVAILABLE, but nothing was tried: shed in the accounts.
+REFUSED_AT_ONCE = {"no-worker", "not-ready"}
+
+
+def prompt_hash(prompt: str) -> str:
+    """What stands for a prompt in logs."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:12]
+
+
+def refused(refusal: Refusal) -> RequestError:
+    """What the client is told when no worker and K would do."""
+    ending = Ending.UNAVAILABLE if refusal.reason == "no-worker" else Ending.SHED
+    return RequestError(
+        ending, refusal.reason, refusal.message, retry_after_seconds=refusal.retry_after_seconds
+    )
+
+
+def unserved(run: Run) -> RequestError:
+    """What the client is told when every attempt failed."""
+    tried = ", ".join(run.failed_on)
+    return RequestError(
+        Ending.UNAVAILABLE,
+        "worker-failed",
+        f"no worker could serve it: tried {tried} ({run.failure})",
+    )

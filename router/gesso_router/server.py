@@ -1,0 +1,269 @@
+"""`python -m gesso_router.server`: one process, one event loop, gRPC and HTTP.
+
+Ports are bound before the embedding model loads, so that a port in use is told within a second.
+Health is SERVING once the model is loaded; without a worker, requests are refused as UNAVAILABLE.
+SIGTERM refuses new requests and lets the accepted ones finish. Exit codes: 0 after SIGTERM or
+SIGINT, 2 with one line on bad flags, files, ports or models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gesso.api import DiffusionService, load_service
+from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
+from gesso_router import logs
+from gesso_router.control import Control
+from gesso_router.core import Router
+from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
+from gesso_router.fleet import Fleet
+from gesso_router.grpc_api import ImageService, RouterControl
+from gesso_router.http_api import create_app
+from gesso_router.plan_store import PlanStore
+from gesso_router.predictor import load_predictor
+from gesso_router.routing.quality import QualityPredictor
+from gesso_router.settings import RouterSettings
+from gesso_router.workers import WorkerPool
+
+log = logging.getLogger(__name__)
+
+IMAGE_SERVICE = image_pb2.DESCRIPTOR.services_by_name["ImageService"].full_name
+ROUTER_CONTROL = router_pb2.DESCRIPTOR.services_by_name["RouterControl"].full_name
+HEALTH_NAMES = ("", IMAGE_SERVICE, ROUTER_CONTROL)
+
+
+class StartError(Exception):
+    """The router cannot start; the message is one clear line."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Host and port to listen on; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """From `HOST:PORT`."""
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: HOST:PORT, port 0 to 65535")
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The command line."""
+
+    grpc: Address
+    http: Address
+    service: Path
+    state_dir: Path
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn inside our event loop, which handles the signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals alone."""
+        yield
+
+
+class RouterServer:
+    """The servers of one router, from bound ports to drained."""
+
+    def __init__(
+        self,
+        flags: Flags,
+        service: DiffusionService,
+        predictor: QualityPredictor,
+        settings: RouterSettings | None = None,
+    ) -> None:
+        """Must be made inside the event loop. Raises OSError if the state directory cannot be written to."""
+        self.settings = settings or RouterSettings()
+        self._flags = flags
+        self.service = service
+        fleet = Fleet(
+            service.spec.model.steps, service.spec.workers.max_batch, self.settings.stats_misses
+        )
+        self.pool = WorkerPool(fleet, self.settings, on_change=lambda: self.router.gate.pump())
+        self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)
+        self.control = Control(self.router, self.pool, PlanStore(flags.state_dir))
+        self.health = health.aio.HealthServicer()
+        self.grpc_port = 0
+        self.http_port = 0
+        # Without this option, two servers may share a port on Linux, each with half the requests.
+        self._grpc = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        self._http: _HttpServer | None = None
+        self._http_task: asyncio.Task[None] | None = None
+        self._embedder: TextEmbedder | None = None
+
+    async def listen(self) -> None:
+        """Binds both ports and serves; health is NOT_SERVING. Raises StartError on a port in use."""
+        http_socket = _bind("--http", self._flags.http)
+        try:
+            # gRPC's own complaint about a port in use comes with noise.
+            _bind("--grpc", self._flags.grpc).close()
+            image_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(self.router), self._grpc)
+            router_pb2_grpc.add_RouterControlServicer_to_server(
+                RouterControl(self.control), self._grpc
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
+            reflection.enable_server_reflection(
+                (IMAGE_SERVICE, ROUTER_CONTROL, health.SERVICE_NAME, reflection.SERVICE_NAME),
+                self._grpc,
+            )
+            await self._set_health(serving=False)
+            try:
+                self.grpc_port = self._grpc.add_insecure_port(str(self._flags.grpc))
+            except RuntimeError as error:
+                raise StartError(f"--grpc: {self._flags.grpc} cannot be bound: {error}") from None
+            await self._grpc.start()
+        except BaseException:
+            http_socket.close()
+            raise
+        self.http_port = http_socket.getsockname()[1]
+        self._http = _HttpServer(
+            uvicorn.Config(
+                create_app(self.router),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(self.settings.drain_seconds),
+            )
+        )
+        self._http_task = asyncio.create_task(self._http.serve([http_socket]), name="http")
+        self.control.restore()
+        log.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
+
+    async def load(self) -> None:
+        """Loads the embedding model, unless the policy needs none; then health is SERVING."""
+        if self.service.spec.scheduling.policy != "ClipperHA":
+            encode = await asyncio.to_thread(load_encoder, self.service.spec.router.embedding)
+            self._embedder = TextEmbedder(
+                encode, self.settings.embed_batch, self.settings.embed_cache
+            )
+            self.router.embedder = self._embedder
+        await self._set_health(serving=True)
+        log.info("serving", extra={"service": self.service.name})
+
+    async def close(self) -> None:
+        """Refuses new requests, waits for the accepted ones, then ends everything."""
+        self.router.draining = True
+        await self._set_health(serving=False)
+        if self._http is not None:
+            self._http.should_exit = True
+        await self._grpc.stop(self.settings.drain_seconds)
+        if self._http_task is not None:
+            await asyncio.wait({self._http_task}, timeout=self.settings.drain_seconds)
+        await self.pool.close()
+        if self._embedder is not None:
+            await self._embedder.close()
+
+    async def _set_health(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in HEALTH_NAMES:
+            await self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _bind(flag: str, address: Address) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((address.host, address.port))
+            bound.listen(128)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        raise StartError(f"{flag}: {address} cannot be bound: {error.strerror or error}") from None
+    return bound
+
+
+async def serve(flags: Flags, service: DiffusionService, predictor: QualityPredictor) -> None:
+    """Runs until SIGTERM or SIGINT. Raises StartError."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        server = RouterServer(flags, service, predictor)
+    except OSError as error:
+        raise StartError(f"--state-dir: {flags.state_dir}: {error.strerror or error}") from None
+    await server.listen()
+    loading = asyncio.create_task(server.load(), name="load")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if loading.done():
+            try:
+                loading.result()
+            except EmbeddingLoadError as error:
+                raise StartError(str(error)) from None
+            await stop.wait()
+    finally:
+        log.info("draining", extra={"open": server.router.ledger.open})
+        loading.cancel()
+        stopping.cancel()
+        await server.close()
+    log.info("stopped")
+
+
+def parse_flags(arguments: Sequence[str]) -> Flags:
+    """The flags; exits with 2 and a line on bad ones."""
+    parser = argparse.ArgumentParser(
+        prog="gesso_router.server", description="The router of a Gesso service."
+    )
+    parser.add_argument("--grpc", required=True, type=Address.parse, metavar="HOST:PORT")
+    parser.add_argument("--http", required=True, type=Address.parse, metavar="HOST:PORT")
+    parser.add_argument("--service", required=True, type=Path, help="a DiffusionService in YAML")
+    parser.add_argument("--state-dir", required=True, type=Path, help="keeps plan.json")
+    given = parser.parse_args(arguments)
+    return Flags(given.grpc, given.http, given.service, given.state_dir)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the router; returns the exit code."""
+    flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+    logs.setup()
+    try:
+        service = load_service(flags.service)
+        predictor = load_predictor(service)
+    except ValueError as error:
+        return _failed(error)
+    try:
+        asyncio.run(serve(flags, service, predictor))
+    except StartError as error:
+        return _failed(error)
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    print(f"gesso_router: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Every bound and wait of the router in one place, with what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RouterSettings:
+    """Defaults suit a fleet of 1 to a few dozen workers; times in seconds."""
+
+    stats_interval: float = 0.25
+    """Between two polls of a worker. Shorter: fresher queues, more load on the workers."""
+    stats_timeout: float = 1.0
+    """Deadline of a poll. A busy worker answers late; a hung one is given up after `stats_misses` of these."""
+    stats_misses: int = 3
+    """Polls missed in a row after which a worker counts as lost, and its requests go elsewhere."""
+    lookup_timeout: float = 0.3
+    """Deadline of a look-up on all shards together; shards that miss it count as having no match."""
+    lookup_limit: int = 2
+    """Entries asked of each shard: the nearest may lack the level that the next holds."""
+    embed_timeout: float = 2.0
+    """Deadline of an embedding; past it the prompt is served in full, uncached."""
+    embed_batch: int = 16
+    """Prompts embedded at once."""
+    embed_cache: int = 4096
+    """Embeddings remembered."""
+    late_factor: float = 2.0
+    """A request is given up at this multiple of its deadline, and freed on its worker."""
+    drain_seconds: float = 9.0
+    """Accepted requests have so long to finish after SIGTERM."""
+    latency_window: float = 60.0
+    """Span of the latency percentiles that Report gives."""
+    latency_samples: int = 4096
+    """Most latencies kept for them."""
+    no_worker_retry_after: float = 1.0
+    """What a client is told to wait when no worker is ready."""

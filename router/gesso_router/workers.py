@@ -1,0 +1,251 @@
+"""The connections to workers: polls their Stats, asks their shards, runs requests on them.
+
+Every call has a deadline. A worker that misses several polls, or refuses a connection, counts as
+lost: its calls are ended at once so that their requests can go elsewhere, and nothing new is sent
+until it answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gesso.profile import Profile
+from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso_router.fleet import Endpoint, Fleet, WorkerReport
+from gesso_router.pool import WorkerFailedError
+from gesso_router.routing.quality import Match
+from gesso_router.settings import RouterSettings
+
+log = logging.getLogger(__name__)
+
+_CHANNEL_OPTIONS = (
+    # A worker that comes back on its old port is found within a second, not after gRPC's two
+    # minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+#: Statuses that say nothing about the request itself: another worker may serve it.
+_RETRYABLE = {
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DATA_LOSS,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+}
+
+
+@dataclass
+class _Link:
+    channel: grpc.aio.Channel
+    stub: Any
+    poller: asyncio.Task[None] | None = None
+    calls: set[Any] = field(default_factory=set)
+
+
+class WorkerPool:
+    """The links to the workers of the plan in force."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: RouterSettings,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change` is called after every report and loss: who waits for a worker may look again."""
+        self._fleet = fleet
+        self._settings = settings
+        self._clock = clock
+        self._on_change = on_change
+        self._links: dict[str, _Link] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def apply(self, endpoints: Sequence[Endpoint]) -> None:
+        """Takes the workers of a plan. Requests on workers that went are let finish."""
+        came, went = self._fleet.apply(endpoints)
+        for name in went:
+            if link := self._links.pop(name, None):
+                self._retire(link)
+        for name in came:
+            address = self._fleet.address(name)
+            assert address is not None
+            channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            link = _Link(channel, worker_pb2_grpc.WorkerStub(channel))
+            self._links[name] = link
+            link.poller = asyncio.create_task(self._poll(name, link), name=f"stats {name}")
+
+    async def close(self) -> None:
+        """Ends every poll and call."""
+        for link in self._links.values():
+            self._retire(link, grace=0.0)
+        self._links.clear()
+        while self._closing:
+            await asyncio.wait(self._closing, timeout=2.0)
+
+    async def lookup(
+        self, tenant: str, embedding: Sequence[float], workers: Sequence[Endpoint]
+    ) -> list[Match]:
+        """Nearest entries on these workers' shards, best first. Shards that fail or are slow count as empty."""
+        links = [(e.name, self._links[e.name]) for e in workers if e.name in self._links]
+        if not links:
+            return []
+        request = worker_pb2.LookupRequest(
+            tenant=tenant, embedding=embedding, limit=self._settings.lookup_limit
+        )
+        calls = [
+            asyncio.ensure_future(
+                _answer(link.stub.Lookup(request, timeout=self._settings.lookup_timeout))
+            )
+            for _, link in links
+        ]
+        answers = await asyncio.gather(*calls)
+        matches = [
+            Match(m.entry_id, name, m.similarity, tuple(m.held_levels))
+            for (name, _), answer in zip(links, answers, strict=True)
+            if answer is not None
+            for m in answer.matches
+        ]
+        matches.sort(key=lambda m: -m.similarity)
+        return matches
+
+    async def generate(
+        self,
+        worker: str,
+        request: worker_pb2.WorkerGenerateRequest,
+        timeout_seconds: float,
+        on_event: Callable[[worker_pb2.WorkerEvent], Awaitable[None]],
+    ) -> worker_pb2.WorkerImage:
+        """Runs a request on a worker; `on_event` gets Started and Progress. Raises WorkerFailedError.
+
+        Cancelling the caller cancels the call, which frees the worker's slot at its next step.
+        """
+        link = self._links.get(worker)
+        if link is None:
+            raise WorkerFailedError(worker, "the plan no longer names it", retryable=True)
+        call = link.stub.Generate(request, timeout=timeout_seconds)
+        link.calls.add(call)
+        try:
+            async for event in call:
+                if event.WhichOneof("event") == "image":
+                    image: worker_pb2.WorkerImage = event.image
+                    return image
+                await on_event(event)
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(worker, error) from None
+        except asyncio.CancelledError:
+            # A call that was ended because its worker was lost raises the same as our own
+            # cancellation.
+            task = asyncio.current_task()
+            if call in link.calls or (task is not None and task.cancelling()):
+                raise
+            raise WorkerFailedError(worker, "it stopped answering", retryable=True) from None
+        finally:
+            link.calls.discard(call)
+            call.cancel()
+        raise WorkerFailedError(worker, "it ended without an image", retryable=True)
+
+    def _failure(self, worker: str, error: grpc.aio.AioRpcError) -> WorkerFailedError:
+        code = error.code()
+        if code is grpc.StatusCode.UNAVAILABLE and self._fleet.lost(worker, self._clock()):
+            log.warning("worker lost", extra={"worker": worker, "cause": error.details()})
+            self._on_change()
+        details = error.details() or "no details"
+        return WorkerFailedError(
+            worker,
+            f"{code.name}: {details}",
+            retryable=code in _RETRYABLE,
+            timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
+        )
+
+    async def _poll(self, name: str, link: _Link) -> None:
+        settings = self._settings
+        while True:
+            asked = self._clock()
+            try:
+                answer = await link.stub.Stats(
+                    worker_pb2.StatsRequest(), timeout=settings.stats_timeout, wait_for_ready=False
+                )
+            except grpc.aio.AioRpcError as error:
+                gone = error.code() is grpc.StatusCode.UNAVAILABLE
+                if self._fleet.lost(name, self._clock()) if gone else self._fleet.missed(name):
+                    log.warning("worker lost", extra={"worker": name, "cause": error.code().name})
+                    self._end_calls(link)
+                    self._on_change()
+            else:
+                self._take(name, answer, asked)
+            await asyncio.sleep(max(0.02, settings.stats_interval - (self._clock() - asked)))
+
+    def _take(self, name: str, answer: worker_pb2.StatsResponse, asked: float) -> None:
+        try:
+            report = report_of(answer)
+        except ValueError as error:
+            log.warning("worker reports a bad profile", extra={"worker": name, "cause": str(error)})
+            report = WorkerReport(ready=False, draining=answer.draining, profile=None)
+        self._fleet.reported(name, report, asked)
+        self._on_change()
+
+    @staticmethod
+    def _end_calls(link: _Link) -> None:
+        calls, link.calls = link.calls, set()
+        for call in calls:
+            call.cancel()
+
+    def _retire(self, link: _Link, grace: float | None = None) -> None:
+        if link.poller:
+            link.poller.cancel()
+        # No longer than a request may take.
+        seconds = 2 * 3600.0 if grace is None else grace
+        task = asyncio.create_task(_close(link, seconds))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _close(link: _Link, grace: float) -> None:
+    if link.poller:
+        with contextlib.suppress(asyncio.CancelledError):
+            await link.poller
+    await link.channel.close(grace if link.calls else None)
+
+
+async def _answer(call: Any) -> worker_pb2.LookupResponse | None:
+    try:
+        answer: worker_pb2.LookupResponse = await call
+    except grpc.aio.AioRpcError:
+        return None
+    return answer
+
+
+def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
+    """A worker's report from the wire. Raises ValueError on a profile that cannot be."""
+    measured = stats.profile
+    profile = None
+    if measured.step_seconds:
+        profile = Profile(
+            device=measured.device,
+            steps=measured.steps,
+            encode_seconds=measured.encode_seconds,
+            decode_seconds=measured.decode_seconds,
+            step_seconds=tuple(measured.step_seconds),
+        )
+    return WorkerReport(
+        ready=stats.ready,
+        draining=stats.draining,
+        profile=profile,
+        active=tuple((r.request_id, r.remaining_steps) for r in stats.active),
+        queued=tuple((r.request_id, r.remaining_steps) for r in stats.queued),
+        fingerprint=stats.fingerprint,
+    )

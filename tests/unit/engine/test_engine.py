@@ -1,0 +1,234 @@
+"""Joining, leaving, failing: what happens to a job never happens to another."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_kit import STEPS, Client, Gate, pixels, request, submit, until_ready
+
+from gesso_worker.engine import (
+    ClosedError,
+    Failed,
+    FailureReason,
+    Finished,
+    Model,
+    Progress,
+    QueueFullError,
+    Start,
+    Started,
+)
+
+
+@pytest.fixture
+def gate(model: Model) -> Gate:
+    return Gate(model.unet)
+
+
+def _reason(client: Client) -> FailureReason | None:
+    event = client.result()
+    return event.reason if isinstance(event, Failed) else None
+
+
+def test_events_come_in_order(start_engine: Any) -> None:
+    client = submit(start_engine(), request())
+    assert isinstance(client.result(), Finished)
+    kinds = [type(e) for e in client.events]
+    assert kinds == [Started, Progress, Finished]
+    assert client.events[1] == Progress(5, STEPS)
+
+
+def test_timings_add_up_to_the_whole(start_engine: Any) -> None:
+    engine = start_engine()
+    began = time.monotonic()
+    event = submit(engine, request()).result()
+    whole = time.monotonic() - began
+    assert isinstance(event, Finished)
+    t = event.timings
+    parts = (t.queue, t.encode, t.fetch, t.denoise, t.decode)
+    assert min(parts) >= 0
+    assert t.denoise > 0
+    assert sum(parts) == pytest.approx(whole, abs=0.1)
+
+
+def test_a_request_joins_a_batch_under_way(start_engine: Any, gate: Gate) -> None:
+    engine = start_engine(gate)
+    first = submit(engine, request("a"))
+    gate.wait()
+    second = submit(engine, request("b", seed=1))
+    until_ready(second)
+    gate.step()
+    gate.wait()
+    assert gate.rows == [2, 4], "two rows for each, guided"
+    gate.open_wide()
+    assert isinstance(first.result(), Finished)
+    assert isinstance(second.result(), Finished)
+
+
+def test_a_cancelled_request_leaves_at_the_step_boundary_and_touches_no_other(
+    start_engine: Any, gate: Gate
+) -> None:
+    alone = submit(start_engine(), request("alone", seed=8)).result()
+    engine = start_engine(gate)
+    stays = submit(engine, request("stays", seed=8))
+    gate.wait()
+    goes = submit(engine, request("goes", seed=9))
+    until_ready(goes)
+    gate.step()
+    gate.wait()
+    assert goes.job is not None
+    engine.cancel(goes.job)
+    gate.step()
+    gate.wait()
+    assert gate.rows == [2, 4, 2], "its rows are gone at the next step"
+    assert _reason(goes) is FailureReason.CANCELLED
+    gate.open_wide()
+    assert np.abs(pixels(stays.result()) - pixels(alone)).max() <= 1
+
+
+def test_a_request_past_its_deadline_leaves_the_batch(start_engine: Any, gate: Gate) -> None:
+    engine = start_engine(gate)
+    soon = time.monotonic() + 0.3
+    late = submit(engine, request("late", deadline_s=soon))
+    gate.wait()
+    while time.monotonic() < soon:
+        time.sleep(0.01)  # the deadline itself is what is waited for
+    gate.step()
+    assert _reason(late) is FailureReason.DEADLINE
+    gate.open_wide()
+    assert isinstance(submit(engine, request("next")).result(), Finished)
+
+
+def test_a_deadline_that_has_passed_is_noticed_before_any_work(
+    start_engine: Any, gate: Gate
+) -> None:
+    engine = start_engine(gate)
+    client = submit(engine, request(deadline_s=time.monotonic() - 1))
+    assert _reason(client) is FailureReason.DEADLINE
+    assert gate.rows == []
+
+
+def test_accepted_requests_are_bounded(start_engine: Any, gate: Gate) -> None:
+    engine = start_engine(gate, max_accepted=3)
+    clients = [submit(engine, request(f"r{i}")) for i in range(3)]
+    with pytest.raises(QueueFullError, match="3 requests accepted"):
+        engine.accept(request("one too many"), Client())
+    gate.open_wide()
+    assert all(isinstance(c.result(), Finished) for c in clients)
+    assert isinstance(submit(engine, request("now")).result(), Finished)
+
+
+def test_a_place_taken_and_given_up_is_free_again(start_engine: Any) -> None:
+    engine = start_engine(max_accepted=1)
+    for _ in range(3):
+        client = Client()
+        job = engine.accept(request(), client)
+        engine.cancel(job)
+        assert _reason(client) is FailureReason.CANCELLED
+        engine.begin(job, Start())  # too late: nothing happens
+    assert isinstance(submit(engine, request()).result(), Finished)
+
+
+def test_the_snapshot_tells_steps_left_of_active_and_queued(start_engine: Any, gate: Gate) -> None:
+    engine = start_engine(gate, max_batch=1)
+    first = submit(engine, request("active"))
+    gate.wait()
+    gate.step()
+    gate.wait()
+    second = submit(engine, request("queued"))
+    client = Client()
+    fetching = engine.accept(request("fetching", skipped_steps=4), client)
+    now = engine.snapshot()
+    assert [(r.request_id, r.steps) for r in now.active] == [("active", STEPS - 1)]
+    assert {(r.request_id, r.steps) for r in now.queued} == {("queued", STEPS), ("fetching", 2)}
+    engine.cancel(fetching)
+    gate.open_wide()
+    assert isinstance(first.result(), Finished)
+    assert isinstance(second.result(), Finished)
+    assert engine.drain(10)
+    after = engine.snapshot()
+    assert (after.active, after.queued, after.images_done) == ((), (), 2)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nobody(start_engine: Any, gate: Gate) -> None:
+    gate.most_rows = 4
+    engine = start_engine(gate)
+    clients = [submit(engine, request("r0"))]
+    gate.wait()
+    clients += [submit(engine, request(f"r{i}", seed=i)) for i in range(1, 4)]
+    for client in clients[1:]:
+        until_ready(client)
+    gate.open_wide()
+    assert all(isinstance(c.result(), Finished) for c in clients)
+    now = engine.snapshot()
+    assert gate.rows[:3] == [2, 8, 4], "half of the four go on, with two rows each"
+    assert (now.out_of_memory, now.batch_limit) == (1, 2)
+
+
+def test_one_request_that_does_not_fit_alone_fails_and_the_next_is_served(
+    start_engine: Any, gate: Gate
+) -> None:
+    gate.most_rows = 1
+    gate.open_wide()
+    engine = start_engine(gate)
+    assert _reason(submit(engine, request())) is FailureReason.OUT_OF_MEMORY
+    unguided = submit(engine, request(guidance_scale=1.0))
+    assert isinstance(unguided.result(), Finished)
+
+
+def test_a_failed_step_fails_its_requests_and_three_break_the_engine(
+    start_engine: Any, gate: Gate
+) -> None:
+    engine = start_engine(gate)
+    gate.open_wide()
+    gate.error = RuntimeError("lost")
+    for _ in range(3):
+        assert not engine.broken
+        assert _reason(submit(engine, request())) is FailureReason.INTERNAL
+    assert engine.broken
+    with pytest.raises(ClosedError, match="denoising fails"):
+        engine.accept(request(), Client())
+
+
+def test_draining_finishes_what_was_accepted_and_refuses_more(start_engine: Any) -> None:
+    engine = start_engine()
+    clients = [submit(engine, request(f"r{i}")) for i in range(3)]
+    assert engine.drain(20)
+    assert all(isinstance(c.result(), Finished) for c in clients)
+    with pytest.raises(ClosedError, match="draining"):
+        engine.accept(request(), Client())
+
+
+def test_stopping_fails_what_is_left(start_engine: Any, gate: Gate) -> None:
+    engine = start_engine(gate)
+    client = submit(engine, request())
+    gate.wait()
+    assert not engine.drain(0.01)
+    gate.open_wide()
+    engine.stop()
+    assert _reason(client) in (FailureReason.STOPPED, None)
+
+
+def test_latents_that_are_not_finite_make_no_image_and_are_not_kept(
+    model: Model, start_engine: Any
+) -> None:
+    kept: list[object] = []
+    engine = start_engine(keep=lambda job, latents: kept.append(latents))
+    start = Start(2, model.noise(0, model.trajectory()) * float("nan"))
+    client = submit(engine, request(skipped_steps=2, keep_levels=(4,)), start)
+    assert _reason(client) is FailureReason.INTERNAL
+    assert kept == []
+
+
+def test_a_sink_that_fails_harms_only_itself(start_engine: Any) -> None:
+    engine = start_engine()
+
+    def broken(_: object) -> None:
+        raise RuntimeError("gone")
+
+    job = engine.accept(request("broken"), broken)
+    engine.begin(job, Start())
+    assert isinstance(submit(engine, request("fine")).result(), Finished)
+    assert engine.drain(10)

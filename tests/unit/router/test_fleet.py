@@ -1,0 +1,146 @@
+"""What the router knows of its workers: each request once, whatever the reports lag."""
+
+from __future__ import annotations
+
+from router_kit import PROFILE
+
+from gesso_router.fleet import Endpoint, Fleet, WorkerReport
+
+
+def fleet(*names: str, report: WorkerReport | None = None) -> Fleet:
+    made = Fleet(50, 2, 3)
+    made.apply([Endpoint(n, f"{n}:1", 0) for n in names])
+    for name in names:
+        made.reported(name, report or READY, 10.0)
+    return made
+
+
+READY = WorkerReport(ready=True, draining=False, profile=PROFILE)
+
+
+def busy(
+    active: tuple[tuple[str, int], ...] = (), queued: tuple[tuple[str, int], ...] = ()
+) -> WorkerReport:
+    return WorkerReport(True, False, PROFILE, active, queued)
+
+
+def test_a_worker_counts_from_its_first_good_report() -> None:
+    made = Fleet(50, 2, 3)
+    made.apply([Endpoint("a", "a:1", 5)])
+    assert made.usable == []
+    made.reported("a", READY, 10.0)
+    (view,) = made.views(10.0)
+    assert (view.name, view.assigned_skipped_steps, view.profile.max_batch) == ("a", 5, 2)
+
+
+def test_the_unready_the_draining_and_the_unlike_get_nothing_new() -> None:
+    made = fleet("a")
+    for report in (
+        WorkerReport(False, False, PROFILE),
+        WorkerReport(True, True, PROFILE),
+        WorkerReport(True, False, None),
+        WorkerReport(True, False, type(PROFILE)("other", 25, 0.0, 0.0, (0.01,))),
+    ):
+        made.reported("a", report, 11.0)
+        assert made.usable == []
+        assert made.views(11.0) == ()
+        assert [e.name for e in made.reachable] == ["a"]
+    made.reported("a", READY, 12.0)
+    assert made.usable == ["a"]
+
+
+def test_flights_fill_the_gap_between_reports() -> None:
+    made = fleet("a")
+    made.sent("a", "mine", 50, 10.1)
+    assert made.views(10.1)[0].queued == (50,)
+    flight = made.sent("a", "second", 30, 10.1)
+    flight.active, flight.progress_s, flight.remaining = True, 10.1, 25
+    view = made.views(10.1)[0]
+    assert (view.active, view.queued) == ((25,), (50,))
+
+
+def test_a_request_counts_once() -> None:
+    made = fleet("a")
+    made.sent("a", "mine", 50, 9.0)
+    made.sent("a", "waits", 50, 9.0)
+    made.reported("a", busy((("mine", 40), ("theirs", 20)), (("waits", 50),)), 10.5)
+    view = made.views(10.5)[0]
+    assert (sorted(view.active), view.queued) == ([20, 40], (50,))
+
+
+def test_what_has_started_since_the_report_is_active() -> None:
+    made = fleet("a")
+    flight = made.sent("a", "mine", 50, 9.0)
+    made.reported("a", busy(queued=(("mine", 50),)), 10.5)
+    flight.active, flight.progress_s, flight.remaining = True, 10.6, 49
+    view = made.views(10.6)[0]
+    assert (view.active, view.queued) == ((49,), ())
+
+
+def test_what_ended_since_the_report_is_left_out() -> None:
+    made = fleet("a")
+    made.sent("a", "mine", 50, 9.0)
+    made.reported("a", busy((("mine", 2),)), 10.0)
+    made.done("a", "mine", 10.2)
+    assert made.views(10.2)[0].active == ()
+    # A report that was asked for before the end may still show it ...
+    made.reported("a", busy((("mine", 1),)), 10.1)
+    assert made.views(10.3)[0].active == ()
+    # ... one asked for after it cannot: then it is somebody else's.
+    made.reported("a", busy((("mine", 1),)), 10.4)
+    assert made.views(10.4)[0].active == (1,)
+
+
+def test_remaining_steps_age_with_the_clock() -> None:
+    made = fleet("a")
+    made.reported("a", busy((("theirs", 40),)), 10.0)
+    assert made.views(10.205)[0].active == (20,)
+    assert made.views(99.0)[0].active == (1,)
+
+
+def test_an_older_report_does_not_undo_a_newer() -> None:
+    made = fleet("a")
+    made.reported("a", busy((("x", 9),)), 12.0)
+    made.reported("a", READY, 11.0)
+    assert made.views(12.0)[0].active == (9,)
+
+
+def test_a_lost_worker_returns_with_a_report_asked_for_after_its_loss() -> None:
+    made = fleet("a")
+    assert made.lost("a", 11.0)
+    assert not made.lost("a", 11.1)
+    assert (made.usable, made.reachable) == ([], [])
+    made.reported("a", READY, 10.9)
+    assert made.usable == []
+    made.reported("a", READY, 11.2)
+    assert made.usable == ["a"]
+
+
+def test_a_worker_is_lost_after_several_misses_in_a_row() -> None:
+    made = fleet("a")
+    assert [made.missed("a") for _ in range(4)] == [False, False, True, False]
+    made.reported("a", READY, 12.0)
+    assert not made.missed("a")
+    assert made.usable == ["a"]
+
+
+def test_a_plan_adds_moves_and_removes_workers() -> None:
+    made = fleet("a", "b")
+    came, went = made.apply(
+        [Endpoint("a", "a:1", 25), Endpoint("b", "b:2", 0), Endpoint("c", "c:1", 0)]
+    )
+    assert (sorted(came), went) == (["b", "c"], ["b"])
+    assert made.usable == ["a"]
+    assert made.views(10.0)[0].assigned_skipped_steps == 25
+    assert made.apply([]) == ([], ["a", "b", "c"])
+
+
+def test_workers_that_no_plan_names_change_nothing() -> None:
+    made = fleet()
+    made.reported("x", READY, 10.0)
+    made.done("x", "r", 10.0)
+    flight = made.sent("x", "r", 50, 10.0)
+    assert flight.remaining == 50
+    assert not made.lost("x", 10.0)
+    assert not made.missed("x")
+    assert made.views(10.0) == ()

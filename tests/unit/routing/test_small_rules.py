@@ -1,0 +1,61 @@
+"""Margin, pace, and which latents are kept."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gesso_router.routing.keep import keep_latents
+from gesso_router.routing.margin import Margin
+from gesso_router.routing.pace import Pace
+from gesso_router.routing.quality import Match
+
+LADDER = (0, 5, 10, 15, 20, 25)
+
+
+def test_the_margin_settles_where_19_of_20_stay_below() -> None:
+    rng, margin, above = random.Random(1), Margin(rate=0.02), 0
+    for i in range(6000):
+        ratio = rng.lognormvariate(0.0, 0.2)
+        above += ratio > margin.factor and i >= 1000
+        margin = margin.observe(1.0, ratio)
+    assert above / 5000 == pytest.approx(0.05, abs=0.01)
+    assert margin.factor == pytest.approx(1.39, abs=0.15)
+
+
+def test_the_margin_stays_within_bounds() -> None:
+    high = low = Margin()
+    for _ in range(1000):
+        high, low = high.observe(1.0, 100.0), low.observe(1.0, 0.01)
+    assert (high.factor, low.factor) == (high.highest, low.lowest)
+
+
+@pytest.mark.parametrize("pair", [(0.0, 1.0), (1.0, 0.0), (1.0, float("inf")), (float("nan"), 1.0)])
+def test_times_that_cannot_be_teach_nothing(pair: tuple[float, float]) -> None:
+    assert Margin().observe(*pair) == Margin()
+
+
+def test_pace_follows_the_rate_and_forgets() -> None:
+    pace = Pace(window_seconds=5.0)
+    for i in range(400):
+        pace = pace.arrived(i * 0.1, 50 if i % 2 else 30)
+    assert pace.per_second(39.9) == pytest.approx(10.0, rel=0.02)
+    assert pace.mean_steps == pytest.approx(40, abs=1)
+    assert pace.per_second(70.0) < 0.05
+    assert Pace().per_second(5.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("k", "quality", "kept"),
+    [(0, 1.0, True), (10, 0.5, True), (15, 0.97, True), (15, 0.96, False), (25, 0.99, True)],
+)
+def test_latents_of_runs_that_are_good_enough_are_kept(k: int, quality: float, kept: bool) -> None:
+    assert keep_latents(k, quality, 50, [], LADDER) is kept
+
+
+def test_a_prompt_held_in_full_is_not_kept_again() -> None:
+    held = Match("e", "w", 1.0, LADDER[1:])
+    assert not keep_latents(0, 1.0, 50, [held], LADDER)
+    assert keep_latents(0, 1.0, 50, [Match("e", "w", 1.0, (15, 20, 25))], LADDER)
+    assert keep_latents(0, 1.0, 50, [Match("e", "w", 0.99, LADDER[1:])], LADDER)

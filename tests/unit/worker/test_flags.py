@@ -1,0 +1,69 @@
+"""A bad start is told at once, in one line, with exit code 2."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from gesso_worker import server
+from gesso_worker.errors import StartError
+
+GOOD = ["--name", "worker-0", "--listen", "127.0.0.1:7101", "--service", "service.yaml"]
+
+
+def test_flags_are_read() -> None:
+    flags = server.parse_flags([*GOOD, "--threads", "2"])
+    assert flags == server.Flags("worker-0", "127.0.0.1:7101", Path("service.yaml"), 2, 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param([], "--name, --listen, --service", id="none"),
+        pytest.param([*GOOD, "--nmae", "x"], "--nmae", id="unknown"),
+        pytest.param([*GOOD, "--name", "a b"], "--name: 'a b' is not allowed", id="name"),
+        pytest.param([*GOOD, "--listen", "7101"], "--listen: '7101' is not allowed", id="no host"),
+        pytest.param([*GOOD, "--listen", "h:70000"], "port 1 to 65535", id="port"),
+        pytest.param([*GOOD, "--threads", "0"], "--threads: 0 is not allowed: 1 to", id="threads"),
+        pytest.param([*GOOD, "--threads", "two"], "--threads", id="not a number"),
+        pytest.param([*GOOD, "--max-accepted", "0"], "--max-accepted: 0", id="bound"),
+        pytest.param(GOOD, "service.yaml: no such file", id="no service file"),
+    ],
+)
+def test_a_bad_start_is_one_line_and_code_2(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert server.main(flags) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("gesso worker: ")
+    assert told.count("\n") == 1
+    assert message in told
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StartError, match=f"{address} cannot be bound: Address already in use"):
+            server.check_listen(address)
+    server.check_listen(address)
+
+
+def test_a_host_that_is_not_ours_is_told() -> None:
+    with pytest.raises(StartError, match=r"192\.0\.2\.1:7101 cannot be bound"):
+        server.check_listen("192.0.2.1:7101")
+
+
+def test_all_faults_of_a_service_file_are_on_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("apiVersion: gesso.dev/v1alpha1\nkind: DiffusionService\nspec: {}\n")
+    assert server.main([*GOOD[:-1], str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "metadata" in told
+    assert "spec.model" in told

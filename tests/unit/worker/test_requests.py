@@ -1,0 +1,108 @@
+"""Bad requests are told the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso_worker.requests import (
+    BadRequestError,
+    Limits,
+    Source,
+    check_embedding,
+    check_generate,
+    check_level,
+    check_lookup,
+)
+
+LIMITS = Limits(64, 64, 2.0, (0, 5, 10))
+
+
+def _request(**changes: object) -> worker_pb2.WorkerGenerateRequest:
+    return worker_pb2.WorkerGenerateRequest(**{"prompt": "a red circle", **changes})
+
+
+def test_defaults_are_the_services() -> None:
+    spec = check_generate(_request(seed=7), LIMITS)
+    assert (spec.guidance_scale, spec.skipped_steps, spec.image_format) == (2.0, 0, "png")
+    assert (spec.seed, spec.source, spec.embedding) == (7, None, None)
+    assert spec.request_id
+
+
+def test_what_is_given_is_taken() -> None:
+    source = worker_pb2.LatentSource(entry_id="e", worker="worker-1", address="127.0.0.1:1")
+    spec = check_generate(
+        _request(
+            request_id="r",
+            width=64,
+            height=64,
+            guidance_scale=0.0,
+            skipped_steps=5,
+            source=source,
+            format=image_pb2.IMAGE_FORMAT_WEBP,
+            tenant="t",
+            embedding=[0.6, 0.8],
+            keep_latents=True,
+            negative_prompt="blurry",
+            seed=2**64 - 1,
+        ),
+        LIMITS,
+    )
+    assert spec.source == Source("e", "worker-1", "127.0.0.1:1")
+    assert spec.embedding is not None
+    assert np.allclose(spec.embedding, [0.6, 0.8])
+    assert (spec.request_id, spec.tenant, spec.guidance_scale) == ("r", "t", 0.0)
+    assert (spec.image_format, spec.seed, spec.keep_latents) == ("webp", 2**64 - 1, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "allowed"),
+    [
+        pytest.param({"prompt": ""}, "prompt: empty", "1 to 4096 bytes", id="empty prompt"),
+        pytest.param({"prompt": " \n"}, "prompt: empty", "1 to 4096 bytes", id="blank prompt"),
+        pytest.param({"prompt": "é" * 2049}, "prompt: 4098 bytes", "4096", id="long prompt"),
+        pytest.param(
+            {"negative_prompt": "x" * 4097}, "negative_prompt: 4097", "4096", id="long negative"
+        ),
+        pytest.param({"width": 128}, "width: 128", "64 pixels", id="width"),
+        pytest.param({"height": 63}, "height: 63", "64 pixels", id="height"),
+        pytest.param({"guidance_scale": -1.0}, "guidance_scale: -1.0", "0 to 50", id="guidance"),
+        pytest.param(
+            {"guidance_scale": float("nan")}, "guidance_scale: nan", "0 to 50", id="nan guidance"
+        ),
+        pytest.param({"skipped_steps": 7}, "skipped_steps: 7", "0, 5, 10", id="level"),
+        pytest.param({"skipped_steps": 5}, "source: none", "entry", id="no source"),
+        pytest.param({"format": 9}, "format: 9", "PNG, JPEG or WEBP", id="format"),
+        pytest.param({"embedding": [1.0, 1.0]}, "embedding: length 1.414", "unit", id="length"),
+        pytest.param({"embedding": [float("nan")]}, "embedding: length nan", "unit", id="nan"),
+        pytest.param({"tenant": "t" * 300}, "tenant: 300 bytes", "256", id="tenant"),
+        pytest.param({"request_id": "r" * 300}, "request_id: 300 bytes", "256", id="id"),
+    ],
+)
+def test_a_bad_request_is_refused(changes: dict[str, object], field: str, allowed: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        check_generate(_request(**changes), LIMITS)
+    message = str(caught.value)
+    assert message.startswith(field)
+    assert "not allowed" in message
+    assert allowed in message
+
+
+def test_a_lookup_needs_an_embedding_and_a_bounded_limit() -> None:
+    assert check_lookup(worker_pb2.LookupRequest(embedding=[1.0]))[2] == 1
+    with pytest.raises(BadRequestError, match="embedding: 0 numbers"):
+        check_lookup(worker_pb2.LookupRequest())
+    with pytest.raises(BadRequestError, match="limit: 100000 is not allowed: at most 64"):
+        check_lookup(worker_pb2.LookupRequest(embedding=[1.0], limit=100_000))
+
+
+def test_levels_are_those_of_the_ladder() -> None:
+    assert check_level(10, LIMITS.ladder) == 10
+    with pytest.raises(BadRequestError, match="one of the levels 0, 5, 10"):
+        check_level(11, LIMITS.ladder)
+
+
+def test_an_enormous_embedding_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="5000 numbers"):
+        check_embedding(np.zeros(5000))

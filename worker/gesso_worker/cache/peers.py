@@ -1,0 +1,113 @@
+"""Fetches latents from other workers' shards, and says plainly when it could not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, Final
+
+import grpc
+import numpy as np
+
+from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso_worker.cache.shard import HeldLatents, Latents
+
+#: Bytes of a message between workers: SD-XL's latents are 128 KiB, an image of 4096 x 4096 may take 40 MB.
+MESSAGE_BYTES: Final = 64 << 20
+#: Longer than this and the K = 5 that it may save is lost again.
+FETCH_DEADLINE_S: Final = 1.0
+_MOST_CHANNELS: Final = 64
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+
+
+class PeerError(Exception):
+    """The peer has not given usable latents; the message says why."""
+
+
+class Peers:
+    """Channels to other workers, the least recently used closed beyond 64. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def fetch(
+        self,
+        address: str,
+        tenant: str,
+        entry_id: str,
+        wanted: int,
+        shape: tuple[int, ...],
+        fingerprint: str,
+        deadline_s: float = FETCH_DEADLINE_S,
+    ) -> HeldLatents:
+        """The peer's largest held level of at most `wanted`. Raises PeerError.
+
+        Latents of another fingerprint, shape or type, or that are not finite, are refused.
+        """
+        request = worker_pb2.FetchLatentsRequest(
+            tenant=tenant, entry_id=entry_id, skipped_steps=wanted
+        )
+        stub: Any = worker_pb2_grpc.WorkerStub(self._channel(address))
+        try:
+            response = await stub.FetchLatents(request, timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise PeerError(f"{address}: {error.code().name}") from error
+        if not 0 < response.skipped_steps <= wanted:
+            raise PeerError(
+                f"{address}: level {response.skipped_steps} where {wanted} was asked for"
+            )
+        if response.fingerprint != fingerprint:
+            raise PeerError(f"{address}: latents of fingerprint {response.fingerprint}")
+        latents = unpack(response)
+        if latents.shape != shape or not np.isfinite(latents).all():
+            raise PeerError(f"{address}: latents of shape {latents.shape}, or not finite")
+        return HeldLatents(response.skipped_steps, latents, response.fingerprint)
+
+    async def close(self) -> None:
+        """Closes every channel."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        await asyncio.gather(*(c.close(None) for c in channels), *self._closing)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            limits = [
+                ("grpc.max_receive_message_length", MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MESSAGE_BYTES),
+                # A peer that was started anew is found again at once, not after gRPC's two minutes.
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ]
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=limits)
+        self._channels.move_to_end(address)
+        if len(self._channels) > _MOST_CHANNELS:
+            _, oldest = self._channels.popitem(last=False)
+            task = asyncio.ensure_future(oldest.close(FETCH_DEADLINE_S))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return channel
+
+
+def pack(held: HeldLatents) -> worker_pb2.FetchLatentsResponse:
+    """Latents as they travel."""
+    name = held.latents.dtype.name
+    return worker_pb2.FetchLatentsResponse(
+        skipped_steps=held.level,
+        shape=held.latents.shape,
+        dtype=name,
+        data=held.latents.astype(_DTYPES[name], copy=False).tobytes(),
+        fingerprint=held.fingerprint,
+    )
+
+
+def unpack(response: worker_pb2.FetchLatentsResponse) -> Latents:
+    """The array of a response. Raises PeerError if type, shape and bytes do not fit."""
+    dtype = _DTYPES.get(response.dtype)
+    if dtype is None:
+        raise PeerError(f"dtype: {response.dtype!r} is not allowed: one of {', '.join(_DTYPES)}")
+    shape = tuple(response.shape)
+    if len(response.data) != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+        raise PeerError(f"{len(response.data)} bytes do not make {shape} of {response.dtype}")
+    array: Latents = np.frombuffer(response.data, dtype=dtype).reshape(shape)
+    return array

@@ -1,0 +1,243 @@
+"""The denoising stage: one thread owns the batch; requests join and leave it between two ticks.
+
+When a tick runs out of memory, the batch is halved and the rest waits; after many good ticks it grows by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from gesso_worker.engine.admission import Waiting, admit
+from gesso_worker.engine.batch import DenoisingBatch, Member
+from gesso_worker.engine.job import FailureReason, Job, Progress, Stage, Started
+from gesso_worker.engine.ledger import Ledger
+from gesso_worker.engine.model import Model
+
+logger = logging.getLogger(__name__)
+
+#: Steps between two progress events of a job.
+PROGRESS_STEPS = 5
+#: After running out of memory, the batch grows by one again each time so many ticks went well.
+RECOVERY_TICKS = 256
+#: So many ticks in a row that fail for another reason than memory: the device is lost.
+BROKEN_AFTER = 3
+#: Weight of the last tick in the running mean that slack is reckoned with.
+_TICK_WEIGHT = 0.1
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """A job with what the denoising thread needs."""
+
+    job: Job
+    member: Member
+
+
+class Denoiser:
+    """`loop` is the thread's; `add` and the counters are for all, under the ledger's lock."""
+
+    def __init__(
+        self,
+        model: Model,
+        ledger: Ledger,
+        max_batch: int,
+        step_seconds: float,
+        decode_seconds: float,
+        hand_over: Callable[[Run], None],
+    ) -> None:
+        """`step_seconds` and `decode_seconds` are first guesses; `hand_over` takes runs without steps left."""
+        self._ledger = ledger
+        self._max_batch = max_batch
+        self._step_seconds = step_seconds
+        self._decode_seconds = decode_seconds
+        self._hand_over_run = hand_over
+        self._cuda = model.device.type == "cuda"
+        self._batch = DenoisingBatch(model.unet, model.device, model.dtype)
+        self._stopping = False
+        self._good_ticks = 0
+        self._bad_ticks = 0
+        self._beat_s = ledger.clock()
+        # Claimed for the batch, not yet in it.
+        self._joining: list[Run] = []
+        self.ready: list[Run] = []
+        self.active: list[Run] = []
+        self.ticks = 0
+        self.out_of_memory = 0
+        self.limit = max_batch
+        self.broken = ""
+
+    def add(self, run: Run) -> None:
+        """Lets an encoded job wait for a place in the batch."""
+        with self._ledger.lock:
+            if run.job in self._ledger:
+                self.ready.append(run)
+                self._ledger.lock.notify_all()
+
+    def silent_seconds(self) -> float:
+        """Seconds since the thread last came round; grows when the device hangs."""
+        return self._ledger.clock() - self._beat_s
+
+    def stop(self) -> None:
+        """Ends the loop at the next step boundary."""
+        with self._ledger.lock:
+            self._stopping = True
+            self._ledger.lock.notify_all()
+
+    def loop(self) -> None:
+        """Steps the batch until stopped."""
+        while True:
+            with self._ledger.lock:
+                self._beat_s = self._ledger.clock()
+                if self._stopping:
+                    return
+                if not self.ready and not self.active:
+                    self._ledger.lock.wait(1.0)
+                    continue
+            try:
+                try:
+                    self._drop_doomed()
+                    self._join()
+                    if self.active:
+                        self._tick()
+                except torch.OutOfMemoryError:
+                    self._halve()
+            except Exception as error:
+                self._tick_failed(error)
+
+    def _drop_doomed(self) -> None:
+        now = self._ledger.clock()
+        with self._ledger.lock:
+            gone = [
+                run
+                for run in (*self.active, *self.ready)
+                if run.job.doomed(now) or run.job not in self._ledger
+            ]
+            if not gone:
+                return
+            self.ready = [run for run in self.ready if run not in gone]
+            stay = [run for run in self.active if run not in gone]
+        self._replace(stay)
+        for run in gone:
+            self._ledger.fail(run.job, run.job.doomed(now) or FailureReason.STOPPED)
+
+    def _replace(self, runs: list[Run]) -> None:
+        if runs == self.active:
+            return
+        self._batch.replace([run.member for run in runs])
+        with self._ledger.lock:
+            self.active = runs
+
+    def _join(self) -> None:
+        free = self.limit - len(self.active)
+        if free <= 0 or not self.ready:
+            return
+        with self._ledger.lock:
+            runs = {run.job.key: run for run in self.ready}
+            waiting = [
+                # Keys grow with arrival.
+                Waiting(key, key, run.member.trajectory.remaining, run.job.request.deadline_s)
+                for key, run in runs.items()
+            ]
+            now = self._ledger.clock()
+            chosen = admit(waiting, free, now, self._step_seconds, self._decode_seconds)
+            self._joining = [runs[admitted.key] for admitted in chosen]
+            self.ready = [run for run in self.ready if run not in self._joining]
+        self._joining = [
+            run for run in self._joining if self._ledger.claim(run.job, Stage.DENOISING)
+        ]
+        joining = self._joining
+        self._replace([*self.active, *joining])
+        self._joining = []
+        for run in joining:
+            now = self._ledger.clock()
+            if run.job.denoise_began_s:
+                # It was put back for want of memory: that wait counts as queueing.
+                run.job.denoise_began_s += now - run.job.waiting_since_s
+            else:
+                run.job.denoise_began_s = now
+                self._ledger.tell(run.job, Started(run.member.trajectory.begin))
+
+    def _tick(self) -> None:
+        for run in self.active:
+            step = run.member.trajectory.step
+            if step in run.job.request.keep_levels and step > run.member.trajectory.begin:
+                run.job.kept[step] = self._batch.latents_of(run.member)
+        began = self._ledger.clock()
+        self._batch.tick()
+        self._bad_ticks = 0
+        took = self._ledger.clock() - began
+        self._step_seconds += _TICK_WEIGHT * (took - self._step_seconds)
+        with self._ledger.lock:
+            self.ticks += 1
+            self._recover()
+        self._hand_over()
+        for run in self.active:
+            trajectory = run.member.trajectory
+            if trajectory.step % PROGRESS_STEPS == 0:
+                self._ledger.tell(run.job, Progress(trajectory.step, trajectory.steps))
+
+    def _hand_over(self) -> None:
+        """Sends what has no steps left to the next stage."""
+        done = [run for run in self.active if not run.member.trajectory.remaining]
+        if not done:
+            return
+        with self._ledger.lock:
+            now = self._ledger.clock()
+            for run in done:
+                run.job.timings.denoise = now - run.job.denoise_began_s
+                run.job.waiting_since_s = now
+                run.job.stage = Stage.DECODING
+        self._replace([run for run in self.active if run.member.trajectory.remaining])
+        for run in done:
+            self._hand_over_run(run)
+
+    def _halve(self) -> None:
+        """Goes on with half of the batch, the earliest; the others wait where they are. One alone fails."""
+        if self._cuda:
+            torch.cuda.empty_cache()
+        runs = [*self.active, *self._joining]
+        self._joining = []
+        half = len(runs) // 2
+        with self._ledger.lock:
+            self.out_of_memory += 1
+            self.limit = max(1, half)
+            self._good_ticks = 0
+        logger.warning("out of memory with a batch of %d: going on with %d", len(runs), half)
+        self._replace(runs[:half])
+        if len(runs) == 1:
+            self._ledger.fail(runs[0].job, FailureReason.OUT_OF_MEMORY)
+            return
+        with self._ledger.lock:
+            now = self._ledger.clock()
+            for run in runs[half:]:
+                run.job.waiting_since_s = now
+                run.job.stage = Stage.READY
+            self.ready = [*runs[half:], *self.ready]
+
+    def _recover(self) -> None:
+        if self.limit == self._max_batch:
+            return
+        self._good_ticks += 1
+        if self._good_ticks >= RECOVERY_TICKS:
+            self.limit += 1
+            self._good_ticks = 0
+
+    def _tick_failed(self, error: Exception) -> None:
+        """Fails the batch, since nobody can say whose fault it was; several times in a row break the engine."""
+        self._bad_ticks += 1
+        logger.exception("a denoising step failed")
+        failed = [*self.active, *self._joining]
+        self._joining = []
+        self._batch.clear()
+        with self._ledger.lock:
+            self.active = []
+            if self._bad_ticks >= BROKEN_AFTER:
+                self.broken = f"denoising fails: {type(error).__name__}"
+                self._ledger.close(self.broken)
+        for run in failed:
+            message = f"denoising failed: {type(error).__name__}"
+            self._ledger.fail(run.job, FailureReason.INTERNAL, message)

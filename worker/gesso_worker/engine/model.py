@@ -1,0 +1,209 @@
+"""Loads an SD-XL with diffusers' stock classes and says exactly why it cannot."""
+
+from __future__ import annotations
+
+from gesso_worker.models.tiny import torchvision_shim  # noqa: F401  isort: skip
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+import transformers
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from gesso.builtin import builtin_path, is_builtin
+from gesso_worker.engine.schedule import Trajectory, make_scheduler
+
+_CLASS: Final = "StableDiffusionXLPipeline"
+_PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
+_VARIANT: Final = "fp16"
+_DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class ModelLoadError(Exception):
+    """The model cannot be served; the message is one line that names the source and the reason."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What of a DiffusionService makes the model: see `gesso.api.ModelSpec`."""
+
+    source: str
+    steps: int
+    width: int
+    height: int
+    guidance_scale: float
+    scheduler: str = "Euler"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded SD-XL. Components may run in several threads, each component in one at a time."""
+
+    settings: ModelSettings
+    pipeline: Any
+    scheduler: Any
+    device: torch.device
+    dtype: torch.dtype
+    weights_digest: str
+    time_ids: Tensor
+
+    @property
+    def unet(self) -> Any:
+        """The UNet2DConditionModel."""
+        return self.pipeline.unet
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(1, channels, height, width) of one request's latents."""
+        factor = self.pipeline.vae_scale_factor
+        height, width = self.settings.height // factor, self.settings.width // factor
+        return (1, int(self.unet.config.in_channels), height, width)
+
+    @property
+    def device_name(self) -> str:
+        """The device as profiles name it: `cpu`, or the GPU's name."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def trajectory(self, skipped_steps: int = 0) -> Trajectory:
+        """A new run from step K, with a scheduler of its own."""
+        return Trajectory(self.scheduler, self.settings.steps, skipped_steps)
+
+    def noise(self, seed: int, trajectory: Trajectory) -> Tensor:
+        """The latent before step 0, from a CPU generator, so that a seed means the same on every device."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = randn_tensor(self.latent_shape, generator, device=self.device, dtype=self.dtype)
+        return torch.as_tensor(noise) * trajectory.init_noise_sigma
+
+
+def load_model(settings: ModelSettings, device: str | None = None) -> Model:
+    """Loads from a `builtin://` source, a folder in diffusers' layout or a hub id; safetensors only.
+
+    `device` defaults to CUDA where there is one. On a CPU the weights are float32, whatever the settings say.
+    Raises ModelLoadError for a source that is missing, is not an SD-XL, or has torn weights.
+    """
+    # diffusers logs the prompt's cut-off text as a warning: prompts stay out of the logs.
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = _DTYPES[settings.dtype] if target.type == "cuda" else torch.float32
+    folder = _folder(settings.source)
+    variant = _check_folder(settings.source, folder)
+    try:
+        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            folder,
+            variant=variant,
+            dtype=dtype,
+            use_safetensors=True,
+            add_watermarker=False,
+            local_files_only=True,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.to(target)
+        for part in _PARTS:
+            getattr(pipeline, part).requires_grad_(False).eval()
+        if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.force_upcast:
+            pipeline.vae.to(torch.float32)  # SD-XL's VAE overflows in float16
+        scheduler = make_scheduler(settings.scheduler, dict(pipeline.scheduler.config))
+        Trajectory(scheduler, settings.steps)
+        # Two steps of diffusers' own, so that its conventions hold whatever its version.
+        time_ids = pipeline._get_add_time_ids(
+            (settings.height, settings.width),
+            (0, 0),
+            (settings.height, settings.width),
+            dtype=dtype,
+            text_encoder_projection_dim=pipeline.text_encoder_2.config.projection_dim,
+        ).to(target)
+    except torch.OutOfMemoryError as error:
+        raise _refused(settings.source, f"it does not fit into memory: {_line(error)}") from error
+    except Exception as error:  # whatever a torn file makes the readers of five libraries raise
+        raise _refused(settings.source, _line(error)) from error
+    factor = pipeline.vae_scale_factor
+    for field, value in (("width", settings.width), ("height", settings.height)):
+        if value % factor:
+            message = f"spec.model.{field}: {value} is not allowed: a multiple of {factor}"
+            raise ModelLoadError(message)
+    digest = _digest(folder, variant)
+    return Model(settings, pipeline, scheduler, target, dtype, digest, time_ids)
+
+
+def _folder(source: str) -> Path:
+    if is_builtin(source):
+        try:
+            return builtin_path(source)
+        except ValueError as error:
+            raise _refused(source, _line(error)) from None
+    folder = Path(source).expanduser()
+    if folder.exists() or not _HUB_ID.fullmatch(source):
+        return folder
+    for variant in (_VARIANT, None):
+        try:
+            path = diffusers.DiffusionPipeline.download(
+                source, variant=variant, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            if variant is None:
+                reason = f"no such folder, and the hub gives: {_line(error)}"
+                raise _refused(source, reason) from error
+        else:
+            return Path(path)
+    raise AssertionError("unreachable")
+
+
+def _check_folder(source: str, folder: Path) -> str | None:
+    """The weights' variant to load. Raises ModelLoadError unless the folder holds an SD-XL in safetensors."""
+    index = folder / "model_index.json"
+    if not folder.is_dir():
+        raise _refused(source, "no such folder")
+    try:
+        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except FileNotFoundError:
+        raise _refused(
+            source, "no model_index.json: a folder in diffusers' layout is needed"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise _refused(source, f"model_index.json cannot be read: {_line(error)}") from None
+    if name != _CLASS:
+        raise _refused(source, f"model_index.json says {name!r}: {_CLASS} is needed")
+    for part in _PARTS:
+        if not any((folder / part).glob("*.safetensors")):
+            raise _refused(source, f"no safetensors file in {part}/")
+    has_variant = all(any((folder / part).glob(f"*.{_VARIANT}*.safetensors")) for part in _PARTS)
+    return _VARIANT if has_variant else None
+
+
+def _digest(folder: Path, variant: str | None) -> str:
+    """SHA-256 over the weights files that were loaded, with their names."""
+    total = hashlib.sha256()
+    for part in _PARTS:
+        for file in sorted((folder / part).glob("*.safetensors")):
+            if (f".{_VARIANT}" in file.name) == (variant is not None):
+                with file.open("rb") as stream:
+                    total.update(f"{part}/{file.name}".encode())
+                    total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def _refused(source: str, reason: str) -> ModelLoadError:
+    return ModelLoadError(f"spec.model.source: {source!r} cannot be loaded: {reason}")
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, and what lies at its root, on one line."""
+    root = error
+    while (cause := root.__cause__ or root.__context__) is not None:
+        root = cause
+    told = [error] if root is error else [error, root]
+    return "; ".join(_short(" ".join(str(e).split()) or type(e).__name__) for e in told)
+
+
+def _short(text: str, longest: int = 250) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."

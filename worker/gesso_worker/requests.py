@@ -1,0 +1,159 @@
+"""Checks what comes over the wire; a bad request is told the field, its value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso_worker.engine.images import ImageFormat
+
+PROMPT_BYTES = 4096
+NAME_BYTES = 256
+LONGEST_EMBEDDING = 4096
+MOST_MATCHES = 64
+LARGEST_GUIDANCE = 50.0
+
+_FORMATS: dict[int, ImageFormat] = {
+    image_pb2.IMAGE_FORMAT_UNSPECIFIED: "png",
+    image_pb2.IMAGE_FORMAT_PNG: "png",
+    image_pb2.IMAGE_FORMAT_JPEG: "jpeg",
+    image_pb2.IMAGE_FORMAT_WEBP: "webp",
+}
+#: The wire's name of each format.
+FORMAT_CODES: dict[ImageFormat, image_pb2.ImageFormat] = {
+    "png": image_pb2.IMAGE_FORMAT_PNG,
+    "jpeg": image_pb2.IMAGE_FORMAT_JPEG,
+    "webp": image_pb2.IMAGE_FORMAT_WEBP,
+}
+
+
+class BadRequestError(ValueError):
+    """A request that cannot be served as it is."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        """The message is `field: value is not allowed: allowed`."""
+        super().__init__(f"{field}: {value} is not allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this worker serves."""
+
+    width: int
+    height: int
+    guidance_scale: float
+    ladder: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a latent lies; an empty address is this worker."""
+
+    entry_id: str
+    worker: str
+    address: str
+
+
+@dataclass(frozen=True)
+class GenerateSpec:
+    """A checked WorkerGenerateRequest with its defaults filled in."""
+
+    request_id: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    guidance_scale: float
+    skipped_steps: int
+    source: Source | None
+    image_format: ImageFormat
+    tenant: str
+    embedding: NDArray[np.float32] | None
+    keep_latents: bool
+
+
+def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) -> GenerateSpec:
+    """Raises BadRequestError."""
+    if not request.prompt.strip():
+        raise BadRequestError("prompt", "empty", f"1 to {PROMPT_BYTES} bytes of UTF-8")
+    _check_length("prompt", request.prompt, PROMPT_BYTES)
+    _check_length("negative_prompt", request.negative_prompt, PROMPT_BYTES)
+    _check_length("request_id", request.request_id, NAME_BYTES)
+    _check_length("tenant", request.tenant, NAME_BYTES)
+    for field, value, served in (
+        ("width", request.width, limits.width),
+        ("height", request.height, limits.height),
+    ):
+        if value not in (0, served):
+            raise BadRequestError(field, value, f"{served} pixels, or 0 for it")
+    guidance = limits.guidance_scale
+    if request.HasField("guidance_scale"):
+        guidance = request.guidance_scale
+        if not (math.isfinite(guidance) and 0 <= guidance <= LARGEST_GUIDANCE):
+            raise BadRequestError("guidance_scale", guidance, f"0 to {LARGEST_GUIDANCE:g}")
+    if request.format not in _FORMATS:
+        raise BadRequestError("format", request.format, "PNG, JPEG or WEBP")
+    return GenerateSpec(
+        request_id=request.request_id or uuid.uuid4().hex,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        guidance_scale=guidance,
+        skipped_steps=check_level(request.skipped_steps, limits.ladder),
+        source=_check_source(request),
+        image_format=_FORMATS[request.format],
+        tenant=request.tenant,
+        embedding=check_embedding(request.embedding) if request.embedding else None,
+        keep_latents=request.keep_latents,
+    )
+
+
+def check_level(skipped_steps: int, ladder: tuple[int, ...]) -> int:
+    """A level of the ladder. Raises BadRequestError."""
+    if skipped_steps not in ladder:
+        levels = ", ".join(map(str, ladder))
+        raise BadRequestError("skipped_steps", skipped_steps, f"one of the levels {levels}")
+    return skipped_steps
+
+
+def check_lookup(request: worker_pb2.LookupRequest) -> tuple[str, NDArray[np.float32], int]:
+    """Tenant, embedding and limit. Raises BadRequestError."""
+    _check_length("tenant", request.tenant, NAME_BYTES)
+    if request.limit > MOST_MATCHES:
+        raise BadRequestError("limit", request.limit, f"at most {MOST_MATCHES}; 0 for 1")
+    return request.tenant, check_embedding(request.embedding), request.limit or 1
+
+
+def check_embedding(values: object) -> NDArray[np.float32]:
+    """A prompt's embedding (D,), of unit length. Raises BadRequestError."""
+    embedding = np.array(values, dtype=np.float32)
+    if not 1 <= embedding.size <= LONGEST_EMBEDDING:
+        allowed = f"1 to {LONGEST_EMBEDDING} numbers"
+        raise BadRequestError("embedding", f"{embedding.size} numbers", allowed)
+    length = float(np.linalg.norm(embedding))
+    if not abs(length - 1) < 0.01:
+        raise BadRequestError("embedding", f"length {length:.4g}", "unit length")
+    return embedding
+
+
+def _check_source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
+    source = request.source
+    if request.skipped_steps and not source.entry_id:
+        raise BadRequestError(
+            "source", "none", "the entry to start from, where skipped_steps is above 0"
+        )
+    for field in ("entry_id", "worker", "address"):
+        _check_length(f"source.{field}", getattr(source, field), NAME_BYTES)
+    if not request.skipped_steps:
+        return None
+    return Source(source.entry_id, source.worker, source.address)
+
+
+def _check_length(field: str, text: str, most: int) -> None:
+    size = len(text.encode())
+    if size > most:
+        raise BadRequestError(field, f"{size} bytes", f"at most {most} bytes of UTF-8")

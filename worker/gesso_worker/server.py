@@ -1,0 +1,124 @@
+"""The worker process: `python -m gesso_worker.server --name worker-0 --listen 127.0.0.1:7101 --service FILE`.
+
+Exits 0 on SIGTERM or SIGINT after finishing what it had accepted, 1 when the device fails for good, 2 with
+one line on stderr on bad flags, a refused service file, a port in use or a model that cannot be served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gesso.api import DiffusionService, SpecError, load_service
+from gesso_worker.errors import StartError
+
+BAD_START = 2
+MOST_THREADS = 256
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The command line, checked."""
+
+    name: str
+    listen: str
+    service: Path
+    threads: int
+    max_accepted: int
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One line, without the usage that argparse puts before it."""
+        raise StartError(f"{message} (see --help)")
+
+
+def parse_flags(arguments: Sequence[str]) -> Flags:
+    """Raises StartError that names the flag, the value and what is allowed."""
+    parser = _Parser(prog="python -m gesso_worker.server", description="Serves one Gesso worker.")
+    parser.add_argument("--name", required=True, help="the worker's name, unique in its fleet")
+    parser.add_argument("--listen", required=True, help="HOST:PORT to serve gRPC on")
+    parser.add_argument(
+        "--service", required=True, type=Path, help="YAML file of a DiffusionService"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for torch (default 1)")
+    parser.add_argument(
+        "--max-accepted",
+        type=int,
+        default=64,
+        help="unfinished requests before it refuses (default 64)",
+    )
+    given = parser.parse_args(arguments)
+    if not _NAME.fullmatch(given.name):
+        raise StartError(
+            f"--name: {given.name!r} is not allowed: letters, digits, '-', '.', '_', at most 63"
+        )
+    host, _, port = given.listen.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise StartError(f"--listen: {given.listen!r} is not allowed: HOST:PORT, port 1 to 65535")
+    if not 1 <= given.threads <= MOST_THREADS:
+        raise StartError(f"--threads: {given.threads} is not allowed: 1 to {MOST_THREADS}")
+    if not 1 <= given.max_accepted <= 10_000:
+        raise StartError(f"--max-accepted: {given.max_accepted} is not allowed: 1 to 10000")
+    return Flags(given.name, given.listen, given.service, given.threads, given.max_accepted)
+
+
+def read_service(path: Path) -> DiffusionService:
+    """Raises StartError, all faults on one line."""
+    try:
+        return load_service(path)
+    except SpecError as error:
+        raise StartError(f"--service: {'; '.join(str(error).splitlines())}") from None
+
+
+def check_listen(listen: str) -> None:
+    """Tries to bind, since gRPC that fails to writes lines of its own. Raises StartError."""
+    host, _, port = listen.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As gRPC does: a port that was left a moment ago is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise StartError(f"--listen: {listen} cannot be bound: {error.strerror}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a worker until it is told to stop; gives the exit code."""
+    try:
+        flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+        service = read_service(flags.service)
+        check_listen(flags.listen)
+        # Before torch and FAISS are imported, which read them once.
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[variable] = str(flags.threads)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # Bad flags are told at once, not after seconds of importing.
+        from gesso_worker import lifecycle, logs
+
+        logs.set_up(flags.name)
+        return asyncio.run(
+            lifecycle.serve(flags.name, flags.listen, service, flags.threads, flags.max_accepted)
+        )
+    except StartError as error:
+        print(f"gesso worker: {error}", file=sys.stderr)
+        return BAD_START
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A model that is still loading in a thread would hold the interpreter, or crash it, on its way out.
+    os._exit(code)

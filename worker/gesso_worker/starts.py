@@ -1,0 +1,88 @@
+"""Finds where a run may start: at a peer, in this worker's own shard, or at step 0."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+import numpy as np
+import torch
+
+from gesso_worker.cache.peers import FETCH_DEADLINE_S, PeerError, Peers
+from gesso_worker.cache.shard import HeldLatents, Shard
+from gesso_worker.engine import Start
+from gesso_worker.requests import GenerateSpec
+
+logger = logging.getLogger(__name__)
+
+#: A latent that the router has not chosen is used in place of a lost one only if its prompt is as similar
+#: as NIRVANA asks for its deepest level.
+SUBSTITUTE_SIMILARITY: Final = 0.95
+
+
+class StartFinder:
+    """Of one worker; lives on its event loop."""
+
+    def __init__(self, name: str, shard: Shard, peers: Peers, shape: tuple[int, ...]) -> None:
+        """`shape` is (1, C, H, W) of the latents."""
+        self._name = name
+        self._shard = shard
+        self._peers = peers
+        self._shape = shape
+
+    async def find(self, spec: GenerateSpec, fingerprint: str, time_left_s: float) -> Start:
+        """The start at the largest level at hand of at most the wanted K; K = 0 where there is none.
+
+        Waits for a peer no longer than `FETCH_DEADLINE_S`, and never longer than `time_left_s`. Never raises.
+        """
+        if not spec.skipped_steps or spec.source is None:
+            return Start()
+        began = time.monotonic()
+        source = spec.source
+        if not source.address or source.worker == self._name:
+            held = self._shard.fetch(spec.tenant, source.entry_id, spec.skipped_steps, fingerprint)
+        else:
+            held = await self._from_peer(spec, fingerprint, time_left_s)
+        if held is None:
+            held = await self._substitute(spec, fingerprint)
+        seconds = time.monotonic() - began
+        if held is None or held.latents.shape != self._shape:
+            return Start(fetch_seconds=seconds)
+        # A copy: torch cannot hold a read-only array.
+        latents = torch.from_numpy(np.array(held.latents))
+        return Start(held.level, latents, seconds)
+
+    async def _from_peer(
+        self, spec: GenerateSpec, fingerprint: str, time_left_s: float
+    ) -> HeldLatents | None:
+        assert spec.source is not None
+        try:
+            return await self._peers.fetch(
+                spec.source.address,
+                spec.tenant,
+                spec.source.entry_id,
+                spec.skipped_steps,
+                self._shape,
+                fingerprint,
+                min(FETCH_DEADLINE_S, max(0.0, time_left_s)),
+            )
+        except PeerError as error:
+            logger.debug("%s", error)
+            return None
+
+    async def _substitute(self, spec: GenerateSpec, fingerprint: str) -> HeldLatents | None:
+        """The nearest of this shard's own entries, if it is near enough."""
+        if spec.embedding is None:
+            return None
+        try:
+            # In a thread: searching a large index takes too long for the event loop.
+            nearest = await asyncio.to_thread(
+                self._shard.lookup, spec.tenant, fingerprint, spec.embedding, 1
+            )
+        except ValueError:
+            return None
+        if not nearest or nearest[0].similarity < SUBSTITUTE_SIMILARITY:
+            return None
+        return self._shard.fetch(spec.tenant, nearest[0].entry_id, spec.skipped_steps, fingerprint)

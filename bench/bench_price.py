@@ -28,7 +28,7 @@ from pathlib import Path
 
 from gesso.profile import Profile
 from gesso_router.routing.choose import Ask, Choice, ChoicePolicy, FleetView, WorkerView, choose
-from gesso_router.routing.margin import Margin
+from gesso_router.routing.margin import Drift, Margin
 from gesso_router.routing.pace import Pace
 from gesso_router.routing.price import PricePolicy
 from gesso_router.routing.quality import Match, Option
@@ -57,6 +57,8 @@ class Request:
     estimated: float = 0.0
     quality: float = 1.0
     remaining: int = STEPS
+    started: float = 0.0
+    expected: float = 0.0
 
 
 @dataclass
@@ -124,17 +126,22 @@ def simulate(
     slo: float,
     seconds: float,
     seed: int,
+    truth: float = 1.0,
 ) -> Result:
-    """One run; `load` gives arrivals in units of the fleet's K = 0 capacity at a share (0 to 1) of the run."""
+    """One run.
+
+    Workers take `truth` times as long as their profile says; `load` gives arrivals in units of the
+    fleet's K = 0 capacity at a share (0 to 1) of the run.
+    """
     # Arrivals and prompts have a generator of their own: every policy meets the same.
     rng, jitter = random.Random(seed), random.Random(seed + 1)
-    capacity = workers * PROFILE.throughput(0)
+    capacity = workers * PROFILE.throughput(0) / truth
     fleet = [SimulatedWorker(f"w{i}") for i in range(workers)]
     by_name = {w.name: w for w in fleet}
     events: list[tuple[float, int, int, int]] = []
     order = itertools.count()
     heapq.heappush(events, (0.0, next(order), -1, 0))
-    margin, pace = Margin(), Pace()
+    margin, pace, drift = Margin(), Pace(), [Drift()] * workers
     offered = in_time = late = refused = 0
     quality_in_time = quality_served = decide = 0.0
     peak = max(load(x / 50) for x in range(51))
@@ -144,13 +151,16 @@ def simulate(
         w = fleet[i]
         start = now
         while w.queue and len(w.active) < PROFILE.max_batch:
+            for r in w.active:
+                r.expected += PROFILE.encode_seconds
             w.active.append(w.queue.popleft())
             start += PROFILE.encode_seconds
+            w.active[-1].started = start
         w.version += 1
         if not w.active:
             return
         w.start = start
-        w.tick = PROFILE.tick_seconds(len(w.active)) * max(0.5, jitter.gauss(1, JITTER))
+        w.tick = truth * PROFILE.tick_seconds(len(w.active)) * max(0.5, jitter.gauss(1, JITTER))
         w.ticks = min(r.remaining for r in w.active)
         heapq.heappush(events, (start + w.ticks * w.tick, next(order), i, w.version))
 
@@ -160,13 +170,19 @@ def simulate(
             w = fleet[i]
             if version != w.version:
                 continue
+            expected = w.ticks * drift[i].applied(PROFILE).tick_seconds(len(w.active))
             for r in w.active:
                 r.remaining -= w.ticks
+                r.expected += expected
             done = [r for r in w.active if r.remaining <= 0]
             w.active = [r for r in w.active if r.remaining > 0]
-            now += PROFILE.decode_seconds * len(done)
+            stall = PROFILE.decode_seconds * len(done)
+            now += stall
+            for r in (*w.active, *done):
+                r.expected += stall
             for r in done:
                 margin = margin.observe(r.estimated, now - r.sent)
+                drift[i] = drift[i].observe(r.expected, now - r.started, now)
                 quality_served += r.quality
                 if now <= r.deadline:
                     in_time += 1
@@ -185,9 +201,13 @@ def simulate(
         view = FleetView(
             workers=tuple(
                 WorkerView(
-                    w.name, PROFILE, 0, w.remaining(now), tuple(r.remaining for r in w.queue)
+                    w.name,
+                    drift[j].applied(PROFILE),
+                    0,
+                    w.remaining(now),
+                    tuple(r.remaining for r in w.queue),
                 )
-                for w in fleet
+                for j, w in enumerate(fleet)
             ),
             slo_seconds=slo,
             arrivals_per_second=pace.per_second(now),

@@ -21,6 +21,7 @@ from gesso_operator.planning import (
     Decision,
     Observation,
     PlannerState,
+    Reason,
     Settings,
     WorkerView,
     decide,
@@ -181,10 +182,11 @@ class ControlLoop:
         return str(reply) if isinstance(reply, Failure) else ""
 
     def _tell(self, tick: Tick) -> None:
-        """One line for each plan and each change of reason; steady ticks are silent."""
+        """One line for each plan and each change of reason; steady ticks and further prices are silent."""
         decision = tick.decision
+        notable = decision.changed and decision.reason is not Reason.PRICE_UPDATED
         said = f"{decision.reason} {tick.router_error} {tick.apply_error}"
-        if not decision.changed and said == self._said:
+        if not notable and said == self._said:
             return
         self._said = said
         d = decision.diagnostics
@@ -219,6 +221,7 @@ def _counters(report: router_pb2.ReportResponse) -> Counters:
         late=report.late,
         shed=report.shed,
         failed=report.failed,
+        served=sum(report.served_by_level),
         quality_sum=report.predicted_quality_sum,
     )
 

@@ -21,7 +21,7 @@ from gesso.api import (
     transition,
 )
 from gesso_operator.fleet import Member
-from gesso_operator.planning import Decision, WorkerView
+from gesso_operator.planning import Decision, Reason, WorkerView
 from gesso_operator.window import Window
 
 _FEW = 64
@@ -190,4 +190,7 @@ def _history(before: ServiceStatus, tick: Tick) -> tuple[PlanStatus | None, tupl
         switches=decision.switches,
         solve_millis=tick.solve_millis,
     )
+    # New prices for the same mix come often; the last stands for all of them.
+    if history and plan.reason == history[0].reason == Reason.PRICE_UPDATED:
+        history = history[1:]
     return noted, (noted, *history)[:PLAN_HISTORY]

@@ -9,24 +9,20 @@ WINDOW_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Counters:
-    """The router's counters at `at_s` that the window needs."""
+    """The router's counters at `at_s`. `served` counts images; `late` also what was dropped as too late."""
 
     at_s: float
     in_time: int
     late: int
     shed: int
     failed: int
+    served: int
     quality_sum: float
-
-    @property
-    def served(self) -> int:
-        """Images delivered."""
-        return self.in_time + self.late
 
     @property
     def settled(self) -> int:
         """Requests with an outcome; those that the client cancelled do not count."""
-        return self.served + self.shed + self.failed
+        return self.in_time + self.late + self.shed + self.failed
 
 
 @dataclass(frozen=True)

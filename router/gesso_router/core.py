@@ -108,6 +108,11 @@ class Router:
         """Whether a request sent now would find a worker."""
         return self.unready_reason is None
 
+    @property
+    def unanswered_lookups(self) -> int:
+        """Look-ups that a shard failed or did not answer in time."""
+        return self._pool.unanswered_lookups
+
     def view(self) -> FleetView:
         """The fleet as choices are made on it, now."""
         now = self._clock()
@@ -214,8 +219,12 @@ class Router:
         if plain:
             run.embedding = await self._embed(job)
         if run.embedding is not None:
+            left = run.ticket.deadline_s - self._clock()
             run.matches = await self._pool.lookup(
-                self._tenant(job), run.embedding.tolist(), self.fleet.reachable
+                self._tenant(job),
+                run.embedding.tolist(),
+                self.fleet.reachable,
+                min(self.settings.lookup_longest, max(0.0, self.settings.lookup_share * left)),
             )
             run.options = serving_options(self.predictor, run.matches)
         similarity = run.matches[0].similarity if run.matches else None
@@ -285,15 +294,15 @@ class Router:
         run.started_s = None
 
         async def on_event(event: worker_pb2.WorkerEvent) -> None:
-            flight.active, flight.progress_s = True, self._clock()
+            at = self._clock()
             if event.WhichOneof("event") == "started":
-                run.started_s = flight.progress_s
-                flight.remaining = max(1, steps - event.started.skipped_steps)
+                run.started_s = at
+                self.fleet.started(worker, flight, steps - event.started.skipped_steps, at)
                 await run.emit(
                     messages.started(job.request_id, worker, event.started.skipped_steps)
                 )
             else:
-                flight.remaining = max(1, steps - event.progress.step)
+                self.fleet.progressed(worker, flight, steps - event.progress.step, at)
                 await run.emit(messages.progress(job.request_id, event.progress))
 
         try:
@@ -352,6 +361,7 @@ class Router:
     ) -> None:
         """What an image teaches about the next: how far estimates are off, what a fetch and a window bear."""
         flight, option, choice = placement.flight, placement.option, placement.choice
+        self.fleet.finished(placement.worker, flight)
         if choice is None:
             self.gate.finished(placement.worker, missed=now > run.ticket.deadline_s)
             return

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gesso.profile import Profile
 from gesso_router.routing.choose import WorkerView
+from gesso_router.routing.margin import Drift
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Flight:
     remaining: int
     active: bool = False
     progress_s: float = 0.0
+    started_s: float = 0.0
+    #: Seconds that its steps so far should have taken, by the worker's profile and batch.
+    expected_seconds: float = 0.0
+    stalled_before: float = 0.0
 
 
 @dataclass
@@ -57,6 +62,9 @@ class WorkerState:
     misses: int = 0
     lost_s: float = -1.0  # reports asked for before this do not count
     flights: dict[str, Flight] = field(default_factory=dict)
+    drift: Drift = field(default_factory=Drift)
+    foreign: int = 0  # active requests of others, by the last report
+    stalled: float = 0.0  # seconds of encoding and decoding, which hold up the whole batch
     ended: dict[str, float] = field(
         default_factory=dict
     )  # request id -> when, since the last report
@@ -136,7 +144,10 @@ class Fleet:
             return
         if report.profile is not None:
             report = self._cut(report)
+        if state.report is None or state.report.profile != report.profile:
+            state.drift = Drift()  # it measured itself anew
         state.report, state.asked_s, state.misses = report, asked_s, 0
+        state.foreign = sum(i not in state.flights for i, _ in report.active)
         # What ended before the poll was sent cannot be in the report.
         state.ended = {i: t for i, t in state.ended.items() if t >= asked_s}
 
@@ -173,6 +184,43 @@ class Fleet:
         if state is not None and state.flights.pop(request_id, None) is not None:
             state.ended[request_id] = now_s
 
+    def started(self, name: str, flight: Flight, remaining: int, now_s: float) -> None:
+        """A request is in the denoising batch."""
+        flight.active, flight.remaining = True, max(1, remaining)
+        flight.started_s = flight.progress_s = now_s
+        state, profile = self._of(name)
+        if state is not None and profile is not None:
+            state.stalled += profile.encode_seconds
+            flight.stalled_before = state.stalled
+
+    def progressed(self, name: str, flight: Flight, remaining: int, now_s: float) -> None:
+        """Steps of a request are done."""
+        state, profile = self._of(name)
+        if state is not None and profile is not None:
+            batch = state.foreign + sum(f.active for f in state.flights.values())
+            steps = flight.remaining - remaining
+            flight.expected_seconds += steps * profile.tick_seconds(max(1, batch))
+        flight.active, flight.remaining, flight.progress_s = True, max(1, remaining), now_s
+
+    def finished(self, name: str, flight: Flight) -> None:
+        """An image came: what its steps took, against what they should have, tells the drift."""
+        state, profile = self._of(name)
+        if state is None or profile is None or not flight.active:
+            return
+        held_up = state.stalled - flight.stalled_before
+        took = flight.progress_s - flight.started_s
+        state.drift = state.drift.observe(
+            flight.expected_seconds + held_up, took, flight.progress_s
+        )
+        state.stalled += profile.decode_seconds
+
+    def _of(self, name: str) -> tuple[WorkerState | None, Profile | None]:
+        """A worker and its profile as it is now."""
+        state = self._workers.get(name)
+        if state is None or state.report is None or state.report.profile is None:
+            return state, None
+        return state, state.drift.applied(state.report.profile)
+
     def views(self, now_s: float) -> tuple[WorkerView, ...]:
         """The usable workers with their work, each request once."""
         return tuple(self._view(w, now_s) for w in self._workers.values() if w.usable)
@@ -181,7 +229,7 @@ class Fleet:
         report = state.report
         assert report is not None
         assert report.profile is not None
-        profile = report.profile
+        profile = state.drift.applied(report.profile)
         active: list[tuple[int, float]] = []  # remaining steps, as of when
         queued: list[int] = []
         seen: set[str] = set()
@@ -214,6 +262,7 @@ class Fleet:
             assigned_skipped_steps=state.endpoint.assigned_skipped_steps,
             active=tuple(aged),
             queued=tuple(queued),
+            proven=state.drift.proven(now_s),
         )
 
     def _cut(self, report: WorkerReport) -> WorkerReport:

@@ -49,6 +49,11 @@ class RouterCollector(Collector):
             classes.add_metric([name], tally.arrivals)
         yield classes
         yield _counter("retries", "Requests sent to a second worker.", ledger.retried)
+        yield _counter(
+            "unanswered_lookups",
+            "Look-ups that a shard failed or did not answer in time.",
+            router.unanswered_lookups,
+        )
         yield _counter("cache_hits", "Images served with K > 0.", ledger.cache_hits)
         yield _counter(
             "predicted_quality_sum",

@@ -28,10 +28,18 @@ class WorkerFailedError(Exception):
 class Pool(Protocol):
     """What the router asks of workers; `WorkerPool` over the wire."""
 
+    @property
+    def unanswered_lookups(self) -> int:
+        """Look-ups that a shard failed or did not answer in time, since the start."""
+
     async def lookup(
-        self, tenant: str, embedding: Sequence[float], workers: Sequence[Endpoint]
+        self,
+        tenant: str,
+        embedding: Sequence[float],
+        workers: Sequence[Endpoint],
+        timeout_seconds: float,
     ) -> list[Match]:
-        """Nearest entries, best first."""
+        """Nearest entries, best first; shards that do not answer in time count as empty."""
 
     async def generate(
         self,

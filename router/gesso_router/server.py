@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import grpc.aio
 import uvicorn
@@ -39,7 +40,7 @@ from gesso_router.routing.quality import QualityPredictor
 from gesso_router.settings import RouterSettings
 from gesso_router.workers import WorkerPool
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gesso_router.server")  # __name__ is __main__ here
 
 IMAGE_SERVICE = image_pb2.DESCRIPTOR.services_by_name["ImageService"].full_name
 ROUTER_CONTROL = router_pb2.DESCRIPTOR.services_by_name["RouterControl"].full_name
@@ -231,11 +232,15 @@ async def serve(flags: Flags, service: DiffusionService, predictor: QualityPredi
     log.info("stopped")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage that argparse puts before it."""
+        raise StartError(f"{message} (see --help)")
+
+
 def parse_flags(arguments: Sequence[str]) -> Flags:
-    """The flags; exits with 2 and a line on bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="gesso_router.server", description="The router of a Gesso service."
-    )
+    """The flags. Raises StartError on bad ones."""
+    parser = _Parser(prog="gesso_router.server", description="The router of a Gesso service.")
     parser.add_argument("--grpc", required=True, type=Address.parse, metavar="HOST:PORT")
     parser.add_argument("--http", required=True, type=Address.parse, metavar="HOST:PORT")
     parser.add_argument("--service", required=True, type=Path, help="a DiffusionService in YAML")
@@ -246,7 +251,10 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the router; returns the exit code."""
-    flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+    try:
+        flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+    except StartError as error:
+        return _failed(error)
     logs.setup()
     try:
         service = load_service(flags.service)

@@ -15,8 +15,11 @@ class RouterSettings:
     """Deadline of a poll. A busy worker answers late; a hung one is given up after `stats_misses` of these."""
     stats_misses: int = 3
     """Polls missed in a row after which a worker counts as lost, and its requests go elsewhere."""
-    lookup_timeout: float = 0.3
-    """Deadline of a look-up on all shards together; shards that miss it count as having no match."""
+    lookup_share: float = 0.15
+    """Share of a request's deadline that a look-up on all shards may take; shards that miss it count
+    as having no match, which costs far more work than the wait: a busy worker answers late."""
+    lookup_longest: float = 1.0
+    """The most that a look-up may take, however late the deadline."""
     lookup_limit: int = 2
     """Entries asked of each shard: the nearest may lack the level that the next holds."""
     embed_timeout: float = 2.0

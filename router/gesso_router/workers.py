@@ -71,6 +71,7 @@ class WorkerPool:
         self._settings = settings
         self._clock = clock
         self._on_change = on_change
+        self.unanswered_lookups = 0
         self._links: dict[str, _Link] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -97,9 +98,13 @@ class WorkerPool:
             await asyncio.wait(self._closing, timeout=2.0)
 
     async def lookup(
-        self, tenant: str, embedding: Sequence[float], workers: Sequence[Endpoint]
+        self,
+        tenant: str,
+        embedding: Sequence[float],
+        workers: Sequence[Endpoint],
+        timeout_seconds: float,
     ) -> list[Match]:
-        """Nearest entries on these workers' shards, best first. Shards that fail or are slow count as empty."""
+        """See Pool."""
         links = [(e.name, self._links[e.name]) for e in workers if e.name in self._links]
         if not links:
             return []
@@ -107,12 +112,11 @@ class WorkerPool:
             tenant=tenant, embedding=embedding, limit=self._settings.lookup_limit
         )
         calls = [
-            asyncio.ensure_future(
-                _answer(link.stub.Lookup(request, timeout=self._settings.lookup_timeout))
-            )
+            asyncio.ensure_future(_answer(link.stub.Lookup(request, timeout=timeout_seconds)))
             for _, link in links
         ]
         answers = await asyncio.gather(*calls)
+        self.unanswered_lookups += answers.count(None)
         matches = [
             Match(m.entry_id, name, m.similarity, tuple(m.held_levels))
             for (name, _), answer in zip(links, answers, strict=True)

@@ -57,11 +57,14 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
     #: Set when a request is in its first step, and whenever one was cancelled.
     first_step: asyncio.Event = field(default_factory=asyncio.Event)
     saw_cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Cleared: look-ups hang.
+    may_look_up: asyncio.Event = field(default_factory=asyncio.Event)
     #: Cleared: requests wait before their first step until it is set.
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.may_start.set()
+        self.may_look_up.set()
         self.thawed.set()
         self._slots = asyncio.Semaphore(self.max_batch)
         self._remaining: dict[str, int] = {}
@@ -160,6 +163,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
 
     async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.thawed.wait()
+        await self.may_look_up.wait()
         self.lookups.append(request)
         near = sorted(
             (

@@ -62,16 +62,19 @@ class Cli:
     def generate(self, prompt, file, *more):
         done = self("generate", prompt, "-o", file, *more)
         assert done.returncode == 0, done.stderr
-        level = int(re.search(r"K=(\d+)", done.stdout)[1])
-        return level, (self.folder / file).read_bytes()
+        similarity = float(re.search(r"similarity ([0-9.]+)", done.stdout)[1])
+        return similarity, (self.folder / file).read_bytes()
 
 
 @pytest.fixture(scope="module")
 def gesso(tmp_path_factory):
     """A service that is up; whatever happens, nothing of it outlives the tests."""
     cli = Cli(tmp_path_factory.mktemp("fleet"))
+    # A deadline that a busy test machine keeps as well: these tests are not about speed.
+    patient = SAMPLE.read_text().replace("latencySeconds: 4", "latencySeconds: 120")
+    (cli.folder / "tiny.yaml").write_text(patient)
     ports = ("--grpc-port", str(free_port()), "--http-port", str(free_port()))
-    up = cli("up", str(SAMPLE), *ports)
+    up = cli("up", "tiny.yaml", *ports)
     assert up.returncode == 0, up.stderr
     family = cli.family()
     assert len(family) == 4
@@ -83,16 +86,15 @@ def gesso(tmp_path_factory):
         process.kill()
 
 
-def test_image_is_served_and_the_second_one_skips_steps(gesso):
+def test_image_is_served_and_its_latents_are_found_again(gesso):
     prompt = "a large red star above a small blue ring"
-    level, image = gesso.generate(prompt, "star.png", "--seed", "3")
-    assert (level, image[:8]) == (0, PNG)
-    level, again = gesso.generate(prompt, "again.png", "--seed", "3")
-    # Its own latents are there: skipping costs it nothing.
-    assert (level > 0, again[:8]) == (True, PNG)
+    similarity, image = gesso.generate(prompt, "star.png", "--seed", "3")
+    assert (similarity, image[:8]) == (0, PNG)
+    similarity, again = gesso.generate(prompt, "again.png", "--seed", "3")
+    assert (similarity, again[:8]) == (1, PNG)
     status = gesso("status")
     assert status.returncode == 0
-    assert status.stdout.startswith("tiny: Ready | 2/2 workers | mix 0:2")
+    assert status.stdout.startswith("tiny: Ready | 2/2 workers | mix ")
     assert "SLO" in status.stdout
 
 

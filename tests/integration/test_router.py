@@ -1,170 +1,26 @@
-"""The router's process over real gRPC and HTTP, with fake workers and the tiny open_clip."""
+"""The router over real gRPC and HTTP, with fake workers and the tiny open_clip."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-import httpx
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
+from gesso.rpc.v1 import image_pb2, router_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
 from fake_worker import Failure, FakeWorker
-
-SERVICE = """
-apiVersion: gesso.dev/v1alpha1
-kind: DiffusionService
-metadata: {name: tiny}
-spec:
-  model: {source: SOURCE, steps: 50, width: 64, height: 64, guidanceScale: 2.0}
-  variants: [{skippedSteps: [0, 5, 10, 15, 20, 25]}]
-  slo: {latencySeconds: 5.0, minRelativeQuality: 0.5}
-  workers: {min: 1, max: 2, maxBatch: 4}
-  scheduling: {policy: POLICY}
-  router: {embedding: "builtin://tiny-clip"}
-"""
-
-
-@dataclass
-class Process:
-    """A router in a process of its own, and what it wrote to stderr."""
-
-    popen: subprocess.Popen[bytes]
-    grpc_port: int
-    http_port: int
-    stderr: Path
-
-    async def ended(self) -> int:
-        return await asyncio.to_thread(self.popen.wait, 15)
-
-
-class Client:
-    """A test's view of a router: counters count from the test's beginning."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{process.grpc_port}")
-        self.images = image_pb2_grpc.ImageServiceStub(self.channel)
-        self.control = router_pb2_grpc.RouterControlStub(self.channel)
-        self.http = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{process.http_port}", timeout=20, trust_env=False
-        )
-        self.before: Any = None
-
-    async def apply(self, *workers: FakeWorker, revision: int = 0) -> None:
-        request = router_pb2.ApplyPlanRequest(
-            plan=router_pb2.Plan(revision=revision or time.time_ns(), reason="Test"),
-            workers=[router_pb2.WorkerEndpoint(name=w.name, address=w.address) for w in workers],
-        )
-        await self.control.ApplyPlan(request, timeout=5)
-        self.before = await self.report()
-
-        async def ready() -> bool:
-            return int((await self.report()).workers_ready) == len(workers)
-
-        await until(ready)
-
-    async def report(self) -> Any:
-        return await self.control.Report(router_pb2.ReportRequest(), timeout=5)
-
-    async def counted(self) -> dict[str, int]:
-        """Counters since `apply` that are not 0."""
-        now, names = await self.report(), ("offered", "served_in_slo", "late", "shed", "failed")
-        counts = {
-            n: getattr(now, n) - getattr(self.before, n) for n in (*names, "cancelled", "retried")
-        }
-        return {name: n for name, n in counts.items() if n}
-
-    async def generate(self, prompt: str, **fields: Any) -> list[Any]:
-        request = image_pb2.GenerateRequest(prompt=prompt, **fields)
-        return [e async for e in self.images.Generate(request, timeout=20)]
-
-    async def post(self, **body: Any) -> httpx.Response:
-        return await self.http.post("/v1/images/generations", json=body)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Polls another process, which cannot set an event here."""
-    async with asyncio.timeout(15):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
-def spawn(stderr: Path, flags: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gesso_router.server"]
-    with stderr.open("wb") as out:
-        return subprocess.Popen(
-            [*command, *(x for pair in flags.items() for x in pair)], stderr=out
-        )
-
-
-def write_service(folder: Path, policy: str = "QualityAware") -> Path:
-    # A folder without quality.json: published thresholds, whatever the tiny model's table says.
-    path = folder / f"{policy}.yaml"
-    path.write_text(SERVICE.replace("SOURCE", str(folder)).replace("POLICY", policy))
-    return path
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as a, socket.socket() as b:
-        a.bind(("127.0.0.1", 0))
-        b.bind(("127.0.0.1", 0))
-        return int(a.getsockname()[1]), int(b.getsockname()[1])
-
-
-@contextlib.contextmanager
-def router_process(folder: Path, policy: str = "QualityAware") -> Iterator[Process]:
-    """A router that serves, stopped at the end whatever happens."""
-    grpc_port, http_port = free_ports()
-    stderr = folder / f"stderr-{grpc_port}.log"
-    popen = spawn(
-        stderr,
-        {
-            "--grpc": f"127.0.0.1:{grpc_port}",
-            "--http": f"127.0.0.1:{http_port}",
-            "--service": str(write_service(folder, policy)),
-            "--state-dir": str(folder / "state"),
-        },
-    )
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=60)
-            health = health_pb2_grpc.HealthStub(channel)
-            for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    break
-        yield Process(popen, grpc_port, http_port, stderr)
-    finally:
-        popen.kill()
-        popen.wait()
-
-
-@contextlib.asynccontextmanager
-async def client_of(process: Process) -> AsyncIterator[Client]:
-    client = Client(process)
-    try:
-        yield client
-    finally:
-        await client.channel.close()
-        await client.http.aclose()
+from router_process import Client, Process, client_of, code_of, fake_workers, router_process, until
 
 
 @pytest.fixture(scope="module")
@@ -178,20 +34,6 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 async def router(process: Process) -> AsyncIterator[Client]:
     async with client_of(process) as client:
         yield client
-
-
-@contextlib.asynccontextmanager
-async def fake_workers(n: int, **fields: Any) -> AsyncIterator[list[FakeWorker]]:
-    ladder = (0, 5, 10, 15, 20, 25)
-    workers = [
-        await FakeWorker(f"worker-{i}", steps=50, ladder=ladder, max_batch=4, **fields).start()
-        for i in range(n)
-    ]
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            await worker.stop()
 
 
 async def test_serves_by_both_doors_and_hits_the_cache(router: Client) -> None:
@@ -223,13 +65,6 @@ async def test_serves_by_both_doors_and_hits_the_cache(router: Client) -> None:
         assert (await router.http.get("/readyz")).status_code == 200
 
 
-def test_logs_hold_no_prompts(process: Process) -> None:
-    text = process.stderr.read_text()
-    assert '"serving"' in text
-    assert "star" not in text
-    assert all(json.loads(line)["level"] for line in text.splitlines())
-
-
 async def test_a_plan_with_a_price_skips_steps(router: Client) -> None:
     async with fake_workers(1, step_seconds=0.001) as workers:
         await router.apply(*workers)
@@ -244,13 +79,6 @@ async def test_a_plan_with_a_price_skips_steps(router: Client) -> None:
         assert (first.skipped_steps, second.skipped_steps) == (0, 25)
         assert second.similarity == pytest.approx(1, abs=1e-3)
         assert workers[0].requests[1].source.entry_id == "worker-0-0"
-
-
-async def code_of(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    trailing = {k: str(v) for k, v in error.value.trailing_metadata() or ()}
-    return error.value.code(), error.value.details() or "", trailing
 
 
 async def test_bad_input_is_refused_by_both_doors_and_not_counted(router: Client) -> None:
@@ -318,6 +146,23 @@ async def test_cancelling_frees_the_worker_by_both_doors(router: Client) -> None
 
         await until(idle)
         assert await router.counted() == {"offered": 2, "cancelled": 2}
+
+
+async def test_a_shard_that_does_not_answer_costs_its_matches_only(router: Client) -> None:
+    async with fake_workers(2, step_seconds=0.001) as workers:
+        await router.apply(*workers)
+        await router.generate("three yellow stars")
+        holder = next(w for w in workers if w.requests)
+        other = next(w for w in workers if w is not holder)
+        other.may_look_up.clear()
+        image = (await router.generate("three yellow stars", slo_seconds=2.0))[-1].image
+        assert image.similarity == pytest.approx(1, abs=1e-3)
+        holder.may_look_up.clear()
+        image = (await router.generate("three yellow stars", slo_seconds=2.0))[-1].image
+        assert (image.similarity, image.skipped_steps) == (0.0, 0)
+        assert await router.counted() == {"offered": 3, "served_in_slo": 3}
+        metrics = (await router.http.get("/metrics")).text
+        assert "gesso_router_unanswered_lookups_total 3.0" in metrics
 
 
 async def first_of(workers: list[FakeWorker]) -> tuple[FakeWorker, FakeWorker]:
@@ -418,129 +263,8 @@ async def test_a_worker_that_comes_back_on_its_port_is_used_again(router: Client
         await again.stop()
 
 
-async def test_without_a_plan_it_serves_health_and_says_what_is_missing(tmp_path: Path) -> None:
-    with router_process(tmp_path, "ClipperHA") as process:
-        async with client_of(process) as router:
-            code, details, _ = await code_of(router.generate("a star"))
-            assert code is grpc.StatusCode.UNAVAILABLE
-            assert details == "no plan has named a worker yet"
-            assert (await router.post(prompt="a star")).status_code == 503
-            assert (await router.http.get("/healthz")).status_code == 200
-            assert (await router.http.get("/readyz")).status_code == 503
-            assert (await router.report()).shed == 2
-            stub = reflection_pb2_grpc.ServerReflectionStub(router.channel)
-            listing = reflection_pb2.ServerReflectionRequest(list_services="")
-            async for reply in stub.ServerReflectionInfo(iter([listing])):
-                names = {s.name for s in reply.list_services_response.service}
-            assert names >= {
-                "gesso.v1.ImageService",
-                "gesso.v1.RouterControl",
-                "grpc.health.v1.Health",
-            }
-
-
-async def test_plans_only_grow_and_outlive_the_process(tmp_path: Path) -> None:
-    async with fake_workers(1, step_seconds=0.001) as workers:
-        with router_process(tmp_path, "ClipperHA") as process:
-            async with client_of(process) as router:
-                await router.apply(*workers, revision=5)
-                await router.apply(*workers, revision=5)
-                older = router_pb2.ApplyPlanRequest(plan=router_pb2.Plan(revision=4))
-                code, details, _ = await code_of(router.control.ApplyPlan(older))
-                assert code is grpc.StatusCode.FAILED_PRECONDITION
-                assert "plan.revision: 4 is not allowed: at least 5" in details
-        with router_process(tmp_path, "ClipperHA") as process:
-            async with client_of(process) as router:
-
-                async def ready() -> bool:
-                    return (await router.http.get("/readyz")).status_code == 200
-
-                await until(ready)
-                assert (await router.report()).plan_revision == 5
-                assert (await router.generate("a star"))[-1].image.data
-
-
-async def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
-    with router_process(tmp_path, "ClipperHA") as process:
-        async with client_of(process) as router, fake_workers(2, step_seconds=0.01) as workers:
-            await router.apply(*workers)
-            by_grpc = asyncio.create_task(router.generate("a star"))
-            by_http = asyncio.create_task(router.post(prompt="a ring"))
-            async with asyncio.timeout(20):
-                for worker in workers:
-                    await worker.first_step.wait()
-            process.popen.send_signal(signal.SIGTERM)
-            assert (await by_grpc)[-1].WhichOneof("event") == "image"
-            assert (await by_http).status_code == 200
-            assert await process.ended() == 0
-
-
-async def test_clipper_queues_generates_in_full_and_drops_the_late(tmp_path: Path) -> None:
-    with router_process(tmp_path, "ClipperHA") as process:
-        async with client_of(process) as router, fake_workers(1, step_seconds=0.004) as workers:
-            await router.apply(*workers)
-            results = await asyncio.gather(
-                *(router.generate(f"star {i}", slo_seconds=0.5) for i in range(12)),
-                return_exceptions=True,
-            )
-            images = [r[-1].image for r in results if not isinstance(r, BaseException)]
-            errors = [r for r in results if isinstance(r, grpc.aio.AioRpcError)]
-            assert len(images) + len(errors) == 12
-            assert images
-            assert {i.skipped_steps for i in images} == {0}
-            assert {e.code() for e in errors} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-            report = await router.report()
-            assert report.served_in_slo + report.late == 12
-            assert report.late >= len(errors) > 0
-            assert workers[0].lookups == []
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "message"),
-    [
-        ("--http", "BUSY", "--http: 127.0.0.1:{port} cannot be bound: Address already in use"),
-        ("--grpc", "BUSY", "--grpc: 127.0.0.1:{port} cannot be bound: Address already in use"),
-        ("--grpc", "nowhere", "'nowhere' is not allowed: HOST:PORT"),
-        ("--service", "missing.yaml", "missing.yaml: no such file"),
-        ("--service", "BAD", "spec.slo.latencySeconds: 0 is not allowed"),
-        ("--service", "UNLOADABLE", "spec.router.embedding: "),
-        ("--service", "TABLE", "quality.json: skipped_steps: missing"),
-        ("--state-dir", "FILE", "--state-dir: "),
-    ],
-    ids=["http-port", "grpc-port", "address", "no-file", "bad-file", "model", "table", "state-dir"],
-)
-def test_what_cannot_start_exits_2_with_a_clear_line(
-    tmp_path: Path, flag: str, value: str, message: str
-) -> None:
-    good = write_service(tmp_path)
-    text = good.read_text()
-    flags = {
-        "--grpc": "127.0.0.1:0",
-        "--http": "127.0.0.1:0",
-        "--service": str(good),
-        "--state-dir": str(tmp_path / "state"),
-    }
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        if value == "BUSY":
-            value = f"127.0.0.1:{port}"
-        elif value == "BAD":
-            good.write_text(text.replace("latencySeconds: 5.0", "latencySeconds: 0"))
-        elif value == "UNLOADABLE":
-            (tmp_path / "no-model").mkdir()
-            good.write_text(text.replace("builtin://tiny-clip", str(tmp_path / "no-model")))
-        elif value == "TABLE":
-            (tmp_path / "quality.json").write_text(json.dumps({"by_similarity": []}))
-        flags[flag] = str(good) if value.isupper() else value
-        stderr = tmp_path / "stderr.log"
-        popen = spawn(stderr, flags)
-        try:
-            assert popen.wait(60) == 2
-        finally:
-            popen.kill()
-            popen.wait()
-    lines = stderr.read_text().splitlines()
-    assert len([line for line in lines if message.format(port=port) in line]) == 1, lines
-    assert not any("Traceback" in line for line in lines)
+def test_logs_hold_no_prompts(process: Process) -> None:
+    text = process.stderr.read_text()
+    assert '"serving"' in text
+    assert "star" not in text
+    assert all(json.loads(line)["level"] for line in text.splitlines())

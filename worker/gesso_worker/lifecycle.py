@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
 #: Together they stay below the 10 s in which a process must be gone.
-DRAIN_S = 9.0
+DRAIN_S = 8.5
 STOP_S = 0.5
 REPORT_S = 10.0
 #: A denoising step that takes longer than this, and than twenty measured ones, means a device that hangs.
@@ -74,7 +74,7 @@ async def serve(
         serving.engine.start()
         try:
             await _set(healthy, health_pb2.HealthCheckResponse.SERVING)
-            _log_ready(listen, service, serving)
+            _log_ready(listen, service, serving, model.dtype)
             await _watch(stop, serving.engine, serving, healthy)
             return await _drain(servicer, serving.engine, healthy)
         finally:
@@ -202,7 +202,9 @@ def _serving(
     )
 
 
-def _log_ready(listen: str, service: DiffusionService, serving: Serving) -> None:
+def _log_ready(
+    listen: str, service: DiffusionService, serving: Serving, dtype: torch.dtype
+) -> None:
     profile = serving.profile
     text = line(
         "ready",
@@ -210,6 +212,7 @@ def _log_ready(listen: str, service: DiffusionService, serving: Serving) -> None
         service=service.name,
         model=service.spec.model.source,
         device=profile.device,
+        dtype=str(dtype).removeprefix("torch."),
         max_batch=profile.max_batch,
         seconds_per_image=profile.work_seconds(0),
         fingerprint=serving.default_fingerprint,

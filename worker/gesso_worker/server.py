@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -117,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Until the event loop has handlers of its own: nothing is accepted yet, so there is nothing to finish.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -18,7 +18,7 @@ _SUFFIXES = {
     "Ti": 2**40,
     "Pi": 2**50,
 }
-_PATTERN = re.compile(r"(?P<number>\d{1,18}(\.\d{1,9})?)(?P<suffix>[A-Za-z]*|[eE][+-]?\d{1,2})")
+_PATTERN = re.compile(r"(?P<number>\d{1,19}(\.\d{1,9})?)(?P<suffix>[A-Za-z]*|[eE][+-]?\d{1,2})")
 LARGEST_BYTES = 2**60
 
 

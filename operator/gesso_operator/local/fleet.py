@@ -131,12 +131,15 @@ class LocalFleet:
         tasks = [
             asyncio.create_task(self._come_up(p), name=p.name) for p in (self.router, *self.workers)
         ]
-        done, pending = await asyncio.wait(
-            tasks, timeout=self._start_seconds, return_when=asyncio.FIRST_EXCEPTION
-        )
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        try:
+            done, pending = await asyncio.wait(
+                tasks, timeout=self._start_seconds, return_when=asyncio.FIRST_EXCEPTION
+            )
+        finally:
+            # Also when told to stop meanwhile: none may start a process after `stop`.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             error = task.exception()
             if error is not None:
@@ -147,16 +150,19 @@ class LocalFleet:
 
     async def supervise(self) -> None:
         """Keeps all running. Raises StartError when the router is given up; workers may be, one by one."""
-        workers = [asyncio.create_task(w.supervise()) for w in self.workers]
+        tasks = [asyncio.create_task(p.supervise()) for p in (self.router, *self.workers)]
+        pending = set(tasks)
         try:
-            await self.router.supervise()
-            if self.router.given_up:
-                raise StartError(f"router {self.router.message}")
-            await asyncio.gather(*workers)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if self.router.given_up:
+                    raise StartError(f"router {self.router.message}")
         finally:
-            for task in workers:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, grace_s: float = STOP_SECONDS) -> None:
         """The router first, so that what it accepted still finds its workers; then the workers at once."""

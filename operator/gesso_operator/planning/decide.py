@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from gesso.plan import LevelPlan, Plan, PromptClass, QualityCurve
-from gesso.profile import Profile, mean_profile
+from gesso.plan import LevelPlan, Plan
+from gesso.profile import Profile
 from gesso_operator.planning import explain, gate
 from gesso_operator.planning.assign import assign, mix_of
 from gesso_operator.planning.explain import Decision, Diagnostics, Reason
 from gesso_operator.planning.forecast import DataState, Forecast, ForecastState, update
 from gesso_operator.planning.gate import Direction, HysteresisState
+from gesso_operator.planning.instance import fleet_profile, problem_of
 from gesso_operator.planning.observation import Observation, WorkerView
-from gesso_operator.planning.queueing import level_bounds, working_batch
+from gesso_operator.planning.queueing import working_batch
 from gesso_operator.planning.settings import Settings
 from gesso_operator.planning.solve import Problem, Solution, SolverError, best, held, pooled
 
-_LEAST_SLACK = 0.1
 _DATA_REASONS = {
     DataState.MISSING: (Reason.NO_REPORT, "the router does not report"),
     DataState.STALE: (Reason.STALE_REPORT, "the router's report is old"),
@@ -76,7 +76,7 @@ def decide(
     """The next decision and the state to pass in next time. Never raises on missing or odd data: it holds."""
     memory, forecast = update(state.forecast, observation.report, observation.now_s, settings)
     ready = tuple(w for w in observation.workers if w.ready)
-    state = replace(state, forecast=memory, profile=_profile(ready, settings) or state.profile)
+    state = replace(state, forecast=memory, profile=fleet_profile(ready, settings) or state.profile)
     levels = dict(state.levels)
     current: dict[str, int | None] = {}
     for worker in ready:
@@ -127,7 +127,9 @@ def _plan(case: _Case) -> tuple[Decision, PlannerState]:
 def _solved(case: _Case, profile: Profile, d: Diagnostics) -> tuple[Decision, PlannerState]:
     state, settings = case.state, case.settings
     limit = settings.solver_limit_s
-    problem, unreachable = _problem(case, profile)
+    problem, unreachable = problem_of(
+        case.forecast, state.forecast.last, case.counts, len(case.ready), profile, settings
+    )
     pool = pooled(problem)
     # A worker-second lost is worth the price; a little even when capacity is plenty, so that no move is free.
     value = max(pool.price, settings.least_price_share / problem.work_s[0])
@@ -194,14 +196,23 @@ def _solved(case: _Case, profile: Profile, d: Diagnostics) -> tuple[Decision, Pl
             f"it was {old:.4f}{tail}"
         )
         return _adopt(case, levels, chosen, pool.price, Reason.PRICE_UPDATED, message, d)
-    return _stay(case, direction, verdict, f"{explain.load_text(d)}{tail}", d)
+    return _stay(case, direction, verdict, f"{explain.load_text(d)}{tail}", d, unreachable)
 
 
 def _stay(
-    case: _Case, direction: Direction, verdict: gate.Verdict, load: str, d: Diagnostics
+    case: _Case,
+    direction: Direction,
+    verdict: gate.Verdict,
+    load: str,
+    d: Diagnostics,
+    unreachable: bool,
 ) -> tuple[Decision, PlannerState]:
     """Nothing changes: says why."""
     wish = explain.mix_text(case.settings.ladder, d.proposed)
+    if direction is Direction.NONE and unreachable:
+        return _hold(case, Reason.SLO_UNREACHABLE, load, d)
+    if direction is Direction.NONE and d.shed > 0:
+        return _hold(case, Reason.OVERLOADED, f"no mix carries more: {load}", d)
     if direction is Direction.NONE:
         return _hold(case, Reason.STEADY, f"the mix fits: {load}", d)
     if not verdict.passes:
@@ -211,35 +222,6 @@ def _stay(
         return _hold(case, Reason.NOT_WORTH_IT, message, d)
     message = f"mix {wish} asked for by {d.agreed} of {d.needed} plans in a row: {load}"
     return _hold(case, Reason.AWAITING_AGREEMENT, message, d)
-
-
-def _problem(case: _Case, profile: Profile) -> tuple[Problem, bool]:
-    """The solver's instance, and whether no level meets the deadline (then planned as if all did)."""
-    settings, ladder = case.settings, case.settings.ladder
-    batch = working_batch(profile, settings)
-    bound = level_bounds(profile, len(case.ready), settings)
-    unreachable = max(bound) <= 0
-    if unreachable:
-        bound = (settings.max_utilisation,) * len(ladder)
-    work = tuple(profile.work_seconds(k, batch) for k in ladder)
-    report = case.state.forecast.last
-    excess = max(0.0, (report.backlog_s if report else 0.0) - batch * work[0])
-    # Without curves only full generation is known to be good.
-    unknown = PromptClass("unknown", 1.0, QualityCurve(ladder, (1.0,) + (0.0,) * (len(ladder) - 1)))
-    problem = Problem(
-        ladder=ladder,
-        work_s=work,
-        bound=bound,
-        rate=case.forecast.upper,
-        classes=case.forecast.classes or (unknown,),
-        workers=len(case.ready),
-        current=case.counts,
-        min_quality=settings.min_quality,
-        shed_penalty=settings.shed_penalty,
-        stray_share=settings.stray_share,
-        slack=max(_LEAST_SLACK, 1.0 - excess / settings.drain_s),
-    )
-    return problem, unreachable
 
 
 def _direction(problem: Problem, stay: Solution, goal: Solution) -> Direction:
@@ -360,10 +342,18 @@ def _adopt(
 def _hold(
     case: _Case, reason: Reason, message: str, d: Diagnostics
 ) -> tuple[Decision, PlannerState]:
-    """The plan in force stays; its levels are given again, for repair."""
+    """The plan in force stays; its levels are given again, for repair.
+
+    Where someone has seen a later revision (an operator that restarted blind), it goes out again above it.
+    """
     levels = {name: k for name, k in case.current.items() if k is not None}
-    plan = case.state.plan
-    return Decision(plan, plan, False, reason, message, levels if plan else {}, 0, d), case.state
+    plan, state = case.state.plan, case.state
+    overtaken = plan is not None and case.revision > plan.revision + 1
+    if plan is not None and overtaken and case.settings.mode == "Auto":
+        plan = replace(plan, revision=case.revision)
+        state = replace(state, plan=plan)
+    changed = plan is not case.state.plan
+    return Decision(plan, plan, changed, reason, message, levels if plan else {}, 0, d), state
 
 
 def _levels(
@@ -377,16 +367,6 @@ def _levels(
 
 def _mix(ladder: tuple[int, ...], counts: tuple[int, ...]) -> dict[int, int]:
     return {k: n for k, n in zip(ladder, counts, strict=True) if n}
-
-
-def _profile(ready: tuple[WorkerView, ...], settings: Settings) -> Profile | None:
-    """The mean profile of the ready workers; of those with the most common number of steps, if they differ."""
-    profiles = [w.profile for w in ready if w.profile and w.profile.steps > settings.ladder[-1]]
-    steps = [p.steps for p in profiles]
-    if not steps:
-        return None
-    common = max(sorted(set(steps)), key=steps.count)
-    return mean_profile([p for p in profiles if p.steps == common])
 
 
 def _revision(observation: Observation, state: PlannerState) -> int:

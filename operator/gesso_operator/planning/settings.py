@@ -22,11 +22,11 @@ class Settings:
     mode: Literal["Auto", "Recommend", "Off"] = "Auto"
     max_batch: int = 64
 
-    memory_plans: float = 10.0
+    memory_plans: float = 5.0
     """Least memory of the rate's EWMA, in plan intervals. Longer: calmer, slower on drifts; jumps reset it."""
     most_memory_plans: float = 60.0
     """Most memory, in plan intervals: where few prompts arrive, a long memory is all that tells their rate."""
-    memory_arrivals: float = 60.0
+    memory_arrivals: float = 100.0
     """Arrivals that the memory should hold, between the two bounds above."""
     upper_quantile: float = 0.90
     """Quantile of the forecast rate that a plan must carry."""
@@ -54,7 +54,7 @@ class Settings:
     """A change of direction within this many plans counts as a reversal."""
     forget_plans: int = 60
     """Plans without a change after which one reversal is forgotten."""
-    reprice_share: float = 0.05
+    reprice_share: float = 0.10
     """Relative change of the price from which it is sent without a change of the mix."""
     service_scv: float = 0.25
     """Squared coefficient of variation of service times: levels mix within the pool."""

@@ -37,6 +37,8 @@ class WorkerView:
     assigned_skipped_steps: int = 0
     active: tuple[int, ...] = ()
     queued: tuple[int, ...] = ()
+    #: Whether an image has lately shown that the profile holds.
+    proven: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,10 @@ class ChoicePolicy:
     assigned_weight: float = 0.0004
     #: Seconds between router and worker, both ways, that no estimate holds.
     overhead_seconds: float = 0.01
+    #: An idle worker whose profile is not proven is tried with a request that would take up to so
+    #: many times its deadline: a profile measured at a bad moment must not refuse everyone for
+    #: ever.
+    probe_factor: float = 3.0
     #: Bounds of retry-after, seconds.
     retry_after_bounds: tuple[float, float] = (0.2, 60.0)
 
@@ -89,7 +95,8 @@ class ChoicePolicy:
 class Choice:
     """What is to be done.
 
-    `reason` is `price` (the best trade), `deadline` (only a larger K makes it) or `late`.
+    `reason` is `price` (the best trade), `deadline` (only a larger K makes it), `probe` (to find
+    out whether an idle worker is as slow as it says) or `late`.
     """
 
     worker: str
@@ -134,7 +141,7 @@ def fleet_price(fleet: FleetView, policy: ChoicePolicy) -> Price:
     """The price of a worker-second for the fleet as it stands."""
     if not fleet.workers:
         return current_price(fleet.plan_price, 0.0)
-    full_work = sum(work_seconds(w.profile, 0) for w in fleet.workers) / len(fleet.workers)
+    full_work = _mean_work_seconds(fleet.workers, 0)
     live = backlog_price(
         policy.price, fleet_backlog_seconds(fleet.workers), fleet.slo_seconds, full_work
     )
@@ -158,9 +165,21 @@ def choose(ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> Choice | Refusal
         skips_more = chosen.option.skipped_steps > best.option.skipped_steps
         return _choice(chosen, price, "deadline" if skips_more else "price")
     fastest = min(pairs, key=lambda p: (p.finish, p.worker.name))
+    probes = [p for p in pairs if _may_probe(p, ask, fleet, policy)]
+    if probes:
+        return _choice(min(probes, key=lambda p: (p.finish, p.worker.name)), price, "probe")
     if ask.accept_late:
         return _choice(fastest, price, "late")
     return _refusal(ask, fleet, policy, workers, fastest, allowed)
+
+
+def _mean_work_seconds(workers: Collection[WorkerView], skipped_steps: int) -> float:
+    """Worker-seconds of an image at K on the average worker.
+
+    The price is per second of that one, whoever serves: a second of a faster worker is dearer by as
+    much as it does more, else every prompt would crowd onto the fastest.
+    """
+    return sum(work_seconds(w.profile, skipped_steps) for w in workers) / len(workers)
 
 
 def _arrivals(fleet: FleetView) -> Arrivals:
@@ -178,17 +197,15 @@ def _pairs(
 ) -> list[_Pair]:
     arrivals = _arrivals(fleet)
     steps = [ask.steps - o.skipped_steps for o in options]
+    costs = [price.value * _mean_work_seconds(fleet.workers, o.skipped_steps) for o in options]
     pairs = []
     for worker in workers:
         times = estimate(worker.profile, worker.active, worker.queued, steps, arrivals)
-        for option, finish in zip(options, times.finish_seconds, strict=True):
+        for option, cost, finish in zip(options, costs, times.finish_seconds, strict=True):
             away = option.match is not None and option.match.worker != worker.name
             fetch = fleet.fetch_seconds if away else 0.0
-            work = work_seconds(worker.profile, option.skipped_steps)
             utility = (
-                option.quality
-                - price.value * work
-                - policy.finish_weight * (finish + fetch) / fleet.slo_seconds
+                option.quality - cost - policy.finish_weight * (finish + fetch) / fleet.slo_seconds
             )
             if worker.assigned_skipped_steps == option.skipped_steps:
                 utility += policy.assigned_weight
@@ -204,6 +221,13 @@ def _rank(pair: _Pair) -> tuple[float, float, str]:
 
 def _makes(pair: _Pair, ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> bool:
     return pair.finish * fleet.margin + policy.overhead_seconds <= ask.deadline_seconds
+
+
+def _may_probe(pair: _Pair, ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> bool:
+    worker = pair.worker
+    idle = not worker.active and not worker.queued
+    needed = pair.finish * fleet.margin + policy.overhead_seconds
+    return idle and not worker.proven and needed <= ask.deadline_seconds * policy.probe_factor
 
 
 def _choice(pair: _Pair, price: Price, reason: str) -> Choice:

@@ -1,9 +1,12 @@
-"""How much longer than estimated things take: an estimate times this is kept 95 % of the time."""
+"""How far estimates are off: a worker against its profile, and a margin that mostly holds."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from gesso.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class Margin:
 
     factor: float = 1.25
     quantile: float = 0.95
-    rate: float = 0.05
+    rate: float = 0.08
     lowest: float = 1.05
-    highest: float = 2.5
+    highest: float = 1.8
 
     def observe(self, estimated_seconds: float, actual_seconds: float) -> Margin:
         """After an image; an estimate or a time that is not above 0 teaches nothing."""
@@ -32,3 +35,56 @@ class Margin:
         step = self.quantile if ratio > self.factor else self.quantile - 1
         factor = self.factor * (1 + self.rate * step)
         return replace(self, factor=min(self.highest, max(self.lowest, factor)))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How slow a worker is against the profile that it measured when it started, 1 being as measured.
+
+    A profile measured while other processes were starting is too slow, one measured on a quiet
+    machine too fast. The drift is a running geometric mean of actual over estimated latency, each
+    image counting `rate`.
+    """
+
+    factor: float = 1.0
+    images: int = 0
+    at_s: float = 0.0
+    rate: float = 0.1
+    fresh_seconds: float = 30.0
+    lowest: float = 0.25
+    highest: float = 4.0
+
+    def observe(self, expected_seconds: float, actual_seconds: float, now_s: float) -> Drift:
+        """After an image; `expected_seconds` was made with this drift in it."""
+        if not (expected_seconds > 0 and actual_seconds > 0):
+            return self
+        ratio = min(4.0, max(0.25, actual_seconds / expected_seconds))
+        # The first images count fully; after a pause what was learned before counts as much as two.
+        images = self.images if now_s - self.at_s <= self.fresh_seconds else min(self.images, 2)
+        factor = self.factor * math.pow(ratio, max(self.rate, 1 / (images + 1)))
+        return replace(
+            self,
+            factor=min(self.highest, max(self.lowest, factor)),
+            images=images + 1,
+            at_s=now_s,
+        )
+
+    def proven(self, now_s: float) -> bool:
+        """Whether an image has lately shown how fast the worker is."""
+        return self.images > 0 and now_s - self.at_s <= self.fresh_seconds
+
+    def applied(self, profile: Profile) -> Profile:
+        """The profile as it is now, to within 1 %: profiles that hardly differ are one."""
+        return _scaled(profile, round(math.log(self.factor) / 0.02))
+
+
+@lru_cache(maxsize=1024)
+def _scaled(profile: Profile, notches: int) -> Profile:
+    factor = math.exp(notches * 0.02)
+    return Profile(
+        profile.device,
+        profile.steps,
+        profile.encode_seconds * factor,
+        profile.decode_seconds * factor,
+        tuple(t * factor for t in profile.step_seconds),
+    )

@@ -1,7 +1,6 @@
 """The command: what it prints, and what it says when it cannot."""
 
 import os
-import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -21,15 +20,12 @@ from gesso_operator.local.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
-FAKES = str(ROOT / "tests" / "unit" / "local" / "fakes")
-FLAGS = ("--worker-module", "fake_worker", "--router-module", "fake_router")
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", FAKES)
 
 
 def run(monkeypatch, capsys, *words):
@@ -193,56 +189,3 @@ def test_image_format_follows_the_suffix_or_the_flag():
 def test_router_that_is_not_there_is_said():
     with pytest.raises(CliError, match="no router answers at"):
         generate(Wish("x", Path("a.png")), f"127.0.0.1:{free_port()}", 20)
-
-
-def test_up_generate_status_and_down(monkeypatch, capsys):
-    grpc_port, http_port = free_port(), free_port()
-    lifecycle.up(SAMPLE, grpc_port, http_port, None, False, 60, FLAGS)
-    try:
-        assert f"gRPC 127.0.0.1:{grpc_port}" in capsys.readouterr().out
-        with pytest.raises(CliError, match="tiny is up already"):
-            lifecycle.up(SAMPLE, free_port(), free_port(), None, False, 60, FLAGS)
-
-        words = ("generate", "a red star", "-o", "star.png", "--seed", "7")
-        code, out, _ = run(monkeypatch, capsys, *words)
-        assert code == 0
-        assert out.startswith("star.png: 64x64, K=10, similarity 0.875")
-        assert "worker-0" in out
-        assert out.strip().endswith("seed 7")
-        assert Path("star.png").read_bytes() == b"a red star"
-
-        code, _, err = run(monkeypatch, capsys, "generate", "")
-        assert (code, err) == (
-            2,
-            "gesso: INVALID_ARGUMENT: prompt: '' is not allowed: 1 to 4,096 bytes\n",
-        )
-        code, _, err = run(monkeypatch, capsys, "generate", "too much")
-        assert code == 1
-        assert "retry after 250 ms" in err
-
-        code, out, _ = run(monkeypatch, capsys, "status")
-        assert code == 0
-        assert out.startswith("tiny: Ready | 2/2 workers | mix 0:2")
-        code, out, _ = run(monkeypatch, capsys, "status", "--json")
-        assert ServiceStatus.model_validate_json(out).mix == "0:2"
-    finally:
-        lifecycle.down(StateDir.of("tiny"))
-    assert "tiny is down" in capsys.readouterr().out
-    assert not Path(".gesso").exists()
-
-
-def test_port_in_use_is_named_and_nothing_stays_up():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(
-            CliError, match=f"port {port} is in use: choose another with --http-port"
-        ):
-            lifecycle.up(SAMPLE, free_port(), port, None, False, 60, FLAGS)
-    assert not StateDir.of("tiny").alive
-
-
-def test_worker_without_model_is_told_and_nothing_stays_up(monkeypatch):
-    monkeypatch.setenv("FAKE_WORKER", "no-model")
-    with pytest.raises(CliError, match="model source 'nowhere' is not there"):
-        lifecycle.up(SAMPLE, free_port(), free_port(), None, False, 60, FLAGS)
-    assert not StateDir.of("tiny").alive

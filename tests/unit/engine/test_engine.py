@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from gesso_worker.engine import (
     Start,
     Started,
 )
+from gesso_worker.engine.job import Stage
 
 
 @pytest.fixture
@@ -232,3 +235,41 @@ def test_a_sink_that_fails_harms_only_itself(start_engine: Any) -> None:
     engine.begin(job, Start())
     assert isinstance(submit(engine, request("fine")).result(), Finished)
     assert engine.drain(10)
+
+
+def test_nothing_is_lost_among_cancels_deadlines_and_refusals(start_engine: Any) -> None:
+    engine = start_engine(max_accepted=12)
+    random = Random(5)
+    clients: list[Client] = []
+    cancelled: set[int] = set()
+    refused = 0
+    for i in range(120):
+        client = Client()
+        deadline = time.monotonic() + random.choice([0.0, 0.05, 60, 60, 60])
+        asked = request(f"r{i}", seed=i, guidance_scale=random.choice([1.0, 3.0]))
+        try:
+            client.job = engine.accept(replace(asked, deadline_s=deadline), client)
+        except QueueFullError:
+            refused += 1
+            assert clients[-4].ended.wait(30)
+            continue
+        if random.random() < 0.8:
+            engine.begin(client.job, Start())
+        clients.append(client)
+        if client.job.stage is Stage.ACCEPTED or random.random() < 0.2:
+            cancelled.add(client.job.key)
+            engine.cancel(client.job)
+    assert engine.drain(60)
+    assert refused
+    outcomes = [client.result() for client in clients]
+    for client, outcome in zip(clients, outcomes, strict=True):
+        assert client.job is not None
+        ends = [e for e in client.events if isinstance(e, Finished | Failed)]
+        assert len(ends) == 1, "a job ends once"
+        if isinstance(outcome, Failed):
+            wanted = client.job.key in cancelled
+            assert outcome.reason is (
+                FailureReason.CANCELLED if wanted else FailureReason.DEADLINE
+            ) or (wanted and outcome.reason is FailureReason.DEADLINE)
+    finished = sum(isinstance(outcome, Finished) for outcome in outcomes)
+    assert engine.snapshot().images_done == finished > 20

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from engine_kit import SIDE, STEPS, settings
 
 from gesso_worker.engine import Model, ModelLoadError, load_model, warm_up
@@ -51,6 +52,30 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     message = _refusal(tmp_path / "nowhere")
     assert "spec.model.source" in message
     assert "no such folder" in message
+
+
+def test_a_hub_id_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("the hub cannot be reached")
+
+    monkeypatch.setattr(DiffusionPipeline, "download", offline)
+    message = _refusal("nobody/no-such-sdxl")
+    assert "'nobody/no-such-sdxl'" in message
+    assert "the hub cannot be reached" in message
+
+
+def test_a_hub_id_is_served_from_the_folder_that_was_downloaded(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def downloaded(source: str, variant: str | None, use_safetensors: bool) -> str:
+        assert (source, use_safetensors) == ("somebody/an-sdxl", True)
+        if variant is not None:
+            raise ValueError("no such variant")
+        return str(folder)
+
+    monkeypatch.setattr(DiffusionPipeline, "download", downloaded)
+    loaded = load_model(settings("somebody/an-sdxl"), device="cpu")
+    assert loaded.weights_digest == model.weights_digest
 
 
 def test_an_unknown_builtin_is_refused_with_those_there_are() -> None:

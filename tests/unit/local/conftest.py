@@ -1,4 +1,4 @@
-"""What the tests of the local fleet share: servers of the contract in this process, and fake programs."""
+"""What the tests of the local fleet share: servers of the contract in this process, and stand-ins."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from gesso.api import load_service
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(Path(__file__).parent / "fakes"))
+sys.path.insert(0, str(ROOT / "tests" / "integration" / "stand_ins"))
 
 
 @pytest.fixture

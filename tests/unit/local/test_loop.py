@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 import pytest
-from fake_worker import Worker
+from stand_in_worker import Worker
 
 from gesso.rpc.v1 import router_pb2, router_pb2_grpc, worker_pb2_grpc
 from gesso_operator.clients import Clients

@@ -31,7 +31,7 @@ def test_process_that_ran_well_starts_afresh():
 
 
 def counters(at, in_time, late=0, shed=0, failed=0, quality=0.0):
-    return Counters(at, in_time, late, shed, failed, quality)
+    return Counters(at, in_time, late, shed, failed, in_time + late, quality)
 
 
 def play(*samples):
@@ -138,6 +138,18 @@ def test_trouble_shows_as_a_condition_with_its_reason(service, change, kind, ver
         assert verdicts(status)["Ready"][0] == "False"
     else:
         assert verdicts(status)["Ready"][0] == "True"
+
+
+def test_history_keeps_the_last_of_prices_in_a_row(service):
+    status = ServiceStatus()
+    for revision, reason in enumerate(
+        (Reason.LOAD_ROSE, Reason.PRICE_UPDATED, Reason.PRICE_UPDATED), 1
+    ):
+        plan = replace(PLAN, revision=revision, reason=reason.value)
+        decision = replace(TICK.decision, plan=plan, wanted=plan, reason=reason)
+        status = build_status(service, status, replace(TICK, decision=decision))
+    assert [p.revision for p in status.plan_history] == [3, 1]
+    assert status.plan.revision == 3
 
 
 def test_history_notes_each_plan_once_and_keeps_five(service):

@@ -1,4 +1,4 @@
-"""Makes `fleets` importable: tests are no packages."""
+"""Makes `planner_fleet` importable: tests are no packages."""
 
 import sys
 from pathlib import Path

@@ -4,9 +4,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from fleets import A100, SETTINGS, FakeFleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planner_fleet import A100, SETTINGS, FakeFleet
 
 from gesso.plan import Plan
 from gesso_operator.planning import (
@@ -60,14 +60,15 @@ def test_too_much_load_is_an_answer_that_says_what_is_refused():
     fleet = FakeFleet(4)
     last = fleet.run(4 * fleet.full_rate, 10)
     assert last[-1].plan.mix == {25: 4}
-    assert Reason.OVERLOADED in [d.reason for d in last]
+    assert last[-1].reason is Reason.OVERLOADED
     assert last[-1].diagnostics.shed == pytest.approx(2.0, rel=0.4)
     assert "must be refused" in last[-1].message
 
 
 def test_deadline_below_any_service_time_is_said():
     fleet = FakeFleet(2, settings=replace(SETTINGS, latency_s=1.0))
-    decisions = fleet.run(0.2, 5)
+    decisions = fleet.run(0.2, 10)
+    assert Reason.SLO_UNREACHABLE in [d.reason for d in decisions]
     assert "no level meets the deadline of 1 s" in decisions[-1].message
 
 
@@ -136,6 +137,18 @@ def test_revisions_only_grow_and_pass_those_others_have_seen():
     assert decision.assignment == {"a": 10}
 
 
+def test_plan_that_was_overtaken_goes_out_again_above_what_others_have_seen():
+    workers = (WorkerView("a", True, 0, 0, A100),)
+    decision, state = decide(Observation(0.0, None, workers), PlannerState(), SETTINGS)
+    assert decision.plan.revision == 1
+    report = RouterReport(10.0, 500.0, 0, plan_revision=70)
+    decision, state = decide(Observation(10.0, report, workers), state, SETTINGS)
+    assert (decision.changed, decision.plan.revision, decision.plan.mix) == (True, 71, {0: 1})
+    report = RouterReport(10.5, 500.5, 0, plan_revision=71)
+    decision, _ = decide(Observation(10.5, report, workers), state, SETTINGS)
+    assert (decision.changed, decision.plan.revision) == (False, 71)
+
+
 def test_clipper_ha_generates_in_full_whatever_the_load():
     fleet = FakeFleet(4, settings=replace(SETTINGS, policy="ClipperHA"))
     decisions = fleet.run(5 * fleet.full_rate, 10)
@@ -194,7 +207,7 @@ def changes(fleet, rate, plans):
     return sum(a != b for a, b in pairwise(mixes))
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(
     workers=st.sampled_from([1, 2, 3, 8]),
     share=st.floats(0.05, 2.2),
@@ -214,5 +227,5 @@ def test_constant_poisson_load_does_not_flap_the_mix(workers, share, seed):
 def test_swinging_load_is_followed():
     fleet = FakeFleet(2)
     for share in (0.3, 1.5, 0.3, 1.5):
-        fleet.run(share * fleet.full_rate, 60)
+        fleet.run(share * fleet.full_rate, 40)
         assert (fleet.levels["w1"][0] > 0) is (share > 1)

@@ -68,10 +68,16 @@ class ScriptedPool:
     )  # by prompt, one for each attempt
     sent: list[tuple[str, worker_pb2.WorkerGenerateRequest]] = field(default_factory=list)
     lookups: list[str] = field(default_factory=list)
+    unanswered_lookups: int = 0
 
     async def lookup(
-        self, tenant: str, embedding: Sequence[float], workers: Sequence[Endpoint]
+        self,
+        tenant: str,
+        embedding: Sequence[float],
+        workers: Sequence[Endpoint],
+        timeout_seconds: float,
     ) -> list[Match]:
+        assert timeout_seconds <= 1.0
         self.lookups.append(tenant)
         await asyncio.sleep(0)
         names = {w.name for w in workers}

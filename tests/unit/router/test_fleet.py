@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from router_kit import PROFILE
 
 from gesso_router.fleet import Endpoint, Fleet, WorkerReport
@@ -144,3 +145,38 @@ def test_workers_that_no_plan_names_change_nothing() -> None:
     assert not made.lost("x", 10.0)
     assert not made.missed("x")
     assert made.views(10.0) == ()
+
+
+def run_alone(made: Fleet, name: str, request_id: str, tick: float) -> None:
+    """A request of ten steps, `tick` seconds each."""
+    flight = made.sent(name, request_id, 10, 10.0)
+    made.started(name, flight, 10, 10.0)
+    for i in range(1, 11):
+        made.progressed(name, flight, 10 - i, 10.0 + i * tick)
+    made.finished(name, flight)
+    made.done(name, request_id, 10.0 + 10 * tick)
+
+
+def test_times_follow_a_workers_drift_until_it_measures_itself_anew() -> None:
+    made = fleet("a", "b")
+    for i in range(60):
+        run_alone(made, "a", f"a{i}", 2 * PROFILE.tick_seconds(1))
+        run_alone(made, "b", f"b{i}", PROFILE.tick_seconds(1))
+    slow, steady = made.views(10.0)
+    assert steady.profile.step_seconds == pytest.approx(PROFILE.step_seconds[:2], rel=0.02)
+    assert slow.profile.tick_seconds(1) == pytest.approx(2 * PROFILE.tick_seconds(1), rel=0.05)
+    made.reported("a", READY, 11.0)
+    assert made.views(11.0)[0].profile == slow.profile
+    changed = type(PROFILE)("fake", 50, 0.0, 0.0, (0.02, 0.03))
+    made.reported("a", WorkerReport(True, False, changed), 12.0)
+    assert made.views(12.0)[0].profile == changed
+
+
+def test_a_full_batch_is_no_drift() -> None:
+    made = fleet("a")
+    made.reported("a", busy((("theirs", 40),)), 10.1)
+    for i in range(60):
+        run_alone(made, "a", f"r{i}", PROFILE.tick_seconds(2))
+    assert made.views(10.2)[0].profile.step_seconds == pytest.approx(
+        PROFILE.step_seconds[:2], rel=0.02
+    )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_kit import LADDER, SLOW, fleet, options
 
+from gesso.profile import Profile
 from gesso_router.routing.choose import (
     Ask,
     Choice,
@@ -190,3 +191,21 @@ def test_backlog_price_is_c_over_work_when_the_backlog_equals_the_deadline() -> 
 def test_constants_that_cannot_be_are_refused(c: float, p: float) -> None:
     with pytest.raises(ValueError, match=r"weight|exponent"):
         PricePolicy(c, p)
+
+
+def test_a_slightly_faster_worker_does_not_draw_the_crowd() -> None:
+    faster = Profile("slow", 10, 0.0, 0.0, tuple(0.98 * t for t in SLOW.step_seconds))
+    crowded = WorkerView("a", faster, active=(9, 9), queued=(9,))
+    view = fleet(crowded, WorkerView("b", SLOW, active=(9,)), price=0.1)
+    assert chosen(choose(ask(1.0), view, POLICY)).worker == "b"
+
+
+def test_an_idle_worker_that_seems_too_slow_is_tried_before_all_are_refused() -> None:
+    unproven = replace(IDLE_A, proven=False)
+    hopeful = ask(1.0, 0.5, deadline=4.0)
+    got = chosen(choose(hopeful, fleet(unproven), POLICY))
+    assert (got.reason, got.skipped_steps) == ("probe", 2)
+    for view in (IDLE_A, replace(unproven, active=(1,)), replace(unproven, queued=(1,))):
+        assert isinstance(choose(hopeful, fleet(view), POLICY), Refusal)
+    hopeless = ask(1.0, 0.5, deadline=2.0)
+    assert isinstance(choose(hopeless, fleet(unproven), POLICY), Refusal)

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from gesso.profile import Profile
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.margin import Margin
+from gesso_router.routing.margin import Drift, Margin
 from gesso_router.routing.pace import Pace
 from gesso_router.routing.quality import Match
 
@@ -59,3 +60,43 @@ def test_a_prompt_held_in_full_is_not_kept_again() -> None:
     assert not keep_latents(0, 1.0, 50, [held], LADDER)
     assert keep_latents(0, 1.0, 50, [Match("e", "w", 1.0, (15, 20, 25))], LADDER)
     assert keep_latents(0, 1.0, 50, [Match("e", "w", 0.99, LADDER[1:])], LADDER)
+
+
+def test_drift_finds_a_worker_that_is_not_as_its_profile_says() -> None:
+    profile = Profile("d", 50, 0.1, 0.2, (0.01, 0.02))
+    for truth in (0.5, 2.0):
+        drift = Drift()
+        for _ in range(40):
+            drift = drift.observe(
+                drift.applied(profile).latency_seconds(0), truth * profile.latency_seconds(0), 1.0
+            )
+        assert drift.factor == pytest.approx(truth, rel=0.03)
+        assert drift.applied(profile).latency_seconds(25, 2) == pytest.approx(
+            truth * profile.latency_seconds(25, 2), rel=0.04
+        )
+
+
+def test_drift_is_bounded_and_one_stall_moves_it_little() -> None:
+    proven = Drift()
+    for _ in range(20):
+        proven = proven.observe(1.0, 1.0, 1.0)
+    assert 1.0 < proven.observe(1.0, 1e6, 1.0).factor < 1.2
+    drift = proven
+    for _ in range(1000):
+        drift = drift.observe(1.0, 1e6, 1.0)
+    assert drift.factor == drift.highest
+    assert Drift().observe(0.0, 1.0, 1.0) == Drift()
+    same = Profile("d", 50, 0.1, 0.2, (0.01,))
+    assert Drift().applied(same) == same
+
+
+def test_drift_learns_at_once_at_first_and_quickly_after_a_pause() -> None:
+    drift = Drift()
+    assert not drift.proven(0.0)
+    drift = drift.observe(4.0, 1.0, 0.0)
+    assert drift.factor == pytest.approx(0.25)
+    assert drift.proven(30.0)
+    assert not drift.proven(31.0)
+    for _ in range(20):
+        drift = drift.observe(1.0, 1.0, 1.0)
+    assert drift.observe(1.0, 2.0, 99.0).factor == pytest.approx(0.25 * 2 ** (1 / 3))

@@ -157,7 +157,7 @@ class Shard:
         query = np.ascontiguousarray(embedding, dtype=np.float32).reshape(1, -1)
         similarities, numbers = index.search(query, min(limit, index.ntotal))
         return tuple(
-            Match(entry_id, float(s), tuple(sorted(self._entries[entry_id].latents)))
+            Match(entry_id, min(1.0, float(s)), tuple(sorted(self._entries[entry_id].latents)))
             for s, n in zip(similarities[0], numbers[0], strict=True)
             if (entry_id := self._ids.get(int(n))) is not None
         )

@@ -61,7 +61,18 @@ STYLES_ONLY: Final[dict[str, tuple[str, ...]]] = {
     "spotlight": ("under a spotlight", "with a spotlight"),
 }
 #: Every word of the grammar, for the tokenizer: each becomes one token.
-EXTRA_WORDS: Final = ("no", "one", "five", "six", "shape", "object", "center", "grey", "brown", "pink")
+EXTRA_WORDS: Final = (
+    "no",
+    "one",
+    "five",
+    "six",
+    "shape",
+    "object",
+    "center",
+    "grey",
+    "brown",
+    "pink",
+)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -132,7 +143,9 @@ def words() -> list[str]:
     """Every word a caption can hold, sorted: the tokenizer's vocabulary."""
     from gesso_worker.models.tiny import scenes
 
-    phrases: list[str] = list(LARGE + SMALL + STRIPED + OPENINGS + LEFT_OF + RIGHT_OF + ABOVE + BELOW)
+    phrases: list[str] = list(
+        LARGE + SMALL + STRIPED + OPENINGS + LEFT_OF + RIGHT_OF + ABOVE + BELOW
+    )
     for table in (POSITIONS, NUMBERS, BACKGROUNDS, STYLES_ONLY):
         phrases += [phrase for options in table.values() for phrase in options]
     for options in scenes.SLOTS.values():

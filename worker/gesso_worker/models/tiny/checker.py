@@ -1,7 +1,7 @@
 """The attribute checker: says how much of what a scene states an image really shows.
 
-A small convolutional network with one head a slot, trained on rendered scenes. It is the quality score of the tiny
-SD-XL: exact, where a CLIP score is a proxy.
+A small convolutional network with one head a slot, trained on rendered scenes. It is the quality
+score of the tiny SD-XL: exact, where a CLIP score is a proxy.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class CheckerNet(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 24, 4, stride=2, padding=1), nn.SiLU())
         self.body = nn.Sequential(_block(24, 48), _block(48, 64), _block(64, 96))
         self.neck = nn.Sequential(nn.Flatten(), nn.Linear(96 * 16, 192), nn.SiLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(192, len(v)) for name, v in scenes.SLOTS.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(192, len(v)) for name, v in scenes.SLOTS.items()}
+        )
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits by slot."""
@@ -78,7 +80,9 @@ class AttributeChecker:
         for i in range(0, len(images), 128):
             x = torch.from_numpy(np.ascontiguousarray(images[i : i + 128])).float()
             parts.append(self.net(x.permute(0, 3, 1, 2) / 127.5 - 1))
-        return {name: torch.cat([p[name] for p in parts]).softmax(-1).numpy() for name in SLOT_NAMES}
+        return {
+            name: torch.cat([p[name] for p in parts]).softmax(-1).numpy() for name in SLOT_NAMES
+        }
 
     def score(self, images: Array, of: Sequence[scenes.Scene]) -> Scores:
         """Scores of uint8 images (n, 64, 64, 3) against what their scenes state."""

@@ -15,7 +15,14 @@ NAME: Final = "gesso-tiny-clip"
 CONFIG: Final[dict[str, Any]] = {
     "embed_dim": 64,
     "quick_gelu": False,
-    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32, "mlp_ratio": 3.0},
+    "vision_cfg": {
+        "image_size": 64,
+        "patch_size": 8,
+        "width": 128,
+        "layers": 4,
+        "head_width": 32,
+        "mlp_ratio": 3.0,
+    },
     "text_cfg": {
         "context_length": tokenizer.POSITIONS,
         "vocab_size": len(tokenizer.VOCABULARY),
@@ -42,13 +49,12 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels / 2 + 0.5 - mean) / torch.tensor(PREPROCESS["std"]).view(3, 1, 1)
 
 
-def fresh() -> torch.nn.Module:
+def fresh() -> Any:
     """The model with fresh weights."""
-    model: torch.nn.Module = open_clip.model.CLIP(**CONFIG)
-    return model
+    return open_clip.model.CLIP(**CONFIG)
 
 
-def load(folder: Path | str = folders.CLIP) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
+def load(folder: Path | str = folders.CLIP) -> tuple[Any, open_clip.SimpleTokenizer]:
     """Model and tokenizer of a folder, through open_clip's own loading."""
     root = Path(folder)
     open_clip.add_model_config(root / f"{NAME}.json")

@@ -1,4 +1,4 @@
-"""Where the folders that ship are, and the fingerprint of their weights (no dependency but the standard library)."""
+"""Where the folders that ship are, and the fingerprint of their weights; standard library only."""
 
 from __future__ import annotations
 

@@ -102,11 +102,11 @@ def _background(colour: str, style: str, rgb: Array) -> Array:
     if style == "gradient":
         end = _tint(rgb, 0.45, 255.0 if black else 0.0)
         t = (_YS / SIDE)[..., None]
-        return rgb * (1 - t) + end * t
+        return np.asarray(rgb * (1 - t) + end * t, dtype=np.float32)
     edge = rgb if black else _tint(rgb, 0.5)
     core = _tint(rgb, 0.5 if black else 0.75, 255.0)
     t = np.clip(np.hypot(_XS - SIDE / 2, _YS - SIDE / 2) / 40.0, 0, 1)[..., None] ** 1.5
-    return core * (1 - t) + edge * t
+    return np.asarray(core * (1 - t) + edge * t, dtype=np.float32)
 
 
 def _paint(image: Array, thing: Thing, cx: float, cy: float, r: float, rgb: Array) -> None:
@@ -143,4 +143,5 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[n
         r *= float(rng.uniform(0.95, 1.05))
         dx, dy = rng.uniform(-1.3, 1.3, 2)
         _paint(image, thing, cx + float(dx), cy + float(dy), r, tints[index])
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    return pixels

@@ -1,6 +1,7 @@
 """A plain batch sampler for evaluation: Euler steps with guidance, and resumption at step K.
 
-Follows the diffusers pipeline step by step (same scheduler class, same conditioning), for many prompts at once.
+Follows the diffusers pipeline step by step (same scheduler class, same conditioning), for many
+prompts at once.
 """
 
 from __future__ import annotations
@@ -57,9 +58,14 @@ class Parts:
     @classmethod
     def load(cls, folder: Path | str = folders.SDXL) -> Parts:
         """Read the parts of a pipeline folder, in float32."""
-        root, how = Path(folder), {"variant": "fp16", "use_safetensors": True, "torch_dtype": torch.float32}
+        root, how = (
+            Path(folder),
+            {"variant": "fp16", "use_safetensors": True, "torch_dtype": torch.float32},
+        )
         first = CLIPTextModel.from_pretrained(root, subfolder="text_encoder", **how)
-        second = CLIPTextModelWithProjection.from_pretrained(root, subfolder="text_encoder_2", **how)
+        second = CLIPTextModelWithProjection.from_pretrained(
+            root, subfolder="text_encoder_2", **how
+        )
         parts = cls(
             unet=UNet2DConditionModel.from_pretrained(root, subfolder="unet", **how),
             vae=AutoencoderKL.from_pretrained(root, subfolder="vae", **how),
@@ -136,12 +142,12 @@ class Parts:
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         scheduler = EulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(steps)
-        return torch.cat(rows) * scheduler.init_noise_sigma
+        return torch.cat(rows) * float(scheduler.init_noise_sigma)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Final latents as uint8 images (n, 64, 64, 3)."""
         scale = self.vae.config["scaling_factor"]
-        parts = [self.vae.decode(z / scale, return_dict=False)[0] for z in latents.split(64)]
+        parts = [self.vae.decode(z / scale, return_dict=False)[0] for z in torch.split(latents, 64)]
         x = (torch.cat(parts) / 2 + 0.5).clamp(0, 1) * 255
         return x.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

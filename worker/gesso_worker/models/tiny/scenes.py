@@ -1,9 +1,10 @@
 """Scene grammar of the tiny SD-XL: what a scene is, how one is drawn at random and how one is changed.
 
-numpy only. :func:`caption` and :func:`render` live in modules of their own and are re-exported here.
+numpy only. :func:`caption` and :func:`render` live in modules of their own and are re-exported
+here.
 
-A scene holds *concrete* values for everything, and says in ``stated`` which of them its caption must tell.
-What a caption leaves unstated is free: sampled at random for training, never scored.
+A scene holds *concrete* values for everything, and says in ``stated`` which of them its caption
+must tell. What a caption leaves unstated is free: sampled at random for training, never scored.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ COUNTS: Final = ("two", "three", "four")
 LAYOUTS: Final = SINGLES + PAIRS + COUNTS
 KINDS: Final = ("shape", "colour", "size", "texture", "layout", "background", "style")
 
-#: Every attribute that a caption can state, with its possible values. ``shape1`` and the like exist in pairs only.
+#: Every attribute that a caption can state, with its values; ``shape1`` and the like: pairs only.
 SLOTS: Final[dict[str, tuple[str, ...]]] = {
     "shape0": SHAPES,
     "colour0": COLOURS,
@@ -172,12 +173,15 @@ def mutate(
 ) -> Scene:
     """A scene that differs from ``scene`` in ``changes`` attributes, which its caption then states.
 
-    ``kind`` fixes what changes (all of them, if ``changes`` is larger than one); else the kinds are drawn, all
-    different. Raises :class:`ValueError` for a kind that is not in :func:`applicable_kinds`.
+    ``kind`` fixes what changes (all of them, if ``changes`` is larger than one); else the kinds are
+    drawn, all different. Raises :class:`ValueError` for a kind that is not in
+    :func:`applicable_kinds`.
     """
     options = applicable_kinds(scene)
     if kind is not None and kind not in options:
-        raise ValueError(f"a change of {kind!r} does not apply to this scene; one of {options} does")
+        raise ValueError(
+            f"a change of {kind!r} does not apply to this scene; one of {options} does"
+        )
     if kind is None:
         kinds = [str(k) for k in rng.permutation(options)[: max(1, changes)]]
         # A change of layout may take the size away, so sizes come first.
@@ -213,9 +217,7 @@ def _change(scene: Scene, rng: np.random.Generator, kind: str) -> Scene:
         new = replace(thing, shape=_pick(rng, SHAPES, (thing.shape, *taken)))
     elif kind == "colour":
         taken = [t.colour for t in others if t.shape == thing.shape]
-        new = replace(
-            thing, colour=_pick(rng, COLOURS, (thing.colour, scene.background, *taken))
-        )
+        new = replace(thing, colour=_pick(rng, COLOURS, (thing.colour, scene.background, *taken)))
     elif kind == "size":
         new = replace(thing, size=_pick(rng, SIZES, (thing.size,)))
         stated.add(f"size{index}")

@@ -1,11 +1,15 @@
-"""Builds the CLIP tokenizer of the tiny SD-XL: every word of the grammar is one token, any other text falls back to bytes.
+"""Builds the CLIP tokenizer of the tiny SD-XL: a word of the grammar is one token.
 
-The same merges serve SD-XL's two tokenizers and open_clip's ``SimpleTokenizer``, with equal token ids.
+Any other text falls back to bytes.
+
+The same merges serve SD-XL's two tokenizers and open_clip's ``SimpleTokenizer``, with equal token
+ids.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +38,9 @@ def apply_merges(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encoding of one word of ASCII letters, by rank of merge."""
     parts = [*word[:-1], word[-1] + "</w>"]
     while len(parts) > 1:
-        ranked = [(ranks[pair], i) for i, pair in enumerate(zip(parts, parts[1:], strict=False)) if pair in ranks]
+        ranked = [
+            (ranks[pair], i) for i, pair in enumerate(itertools.pairwise(parts)) if pair in ranks
+        ]
         if not ranked:
             break
         _, i = min(ranked)
@@ -57,7 +63,13 @@ def build_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 def build_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     """Token to id, in CLIP's order: bytes, bytes that end a word, merges, start, end."""
     chars = byte_alphabet()
-    tokens = [*chars, *(char + "</w>" for char in chars), *(a + b for a, b in merges), BOS_TEXT, EOS_TEXT]
+    tokens = [
+        *chars,
+        *(char + "</w>" for char in chars),
+        *(a + b for a, b in merges),
+        BOS_TEXT,
+        EOS_TEXT,
+    ]
     return {token: i for i, token in enumerate(tokens)}
 
 

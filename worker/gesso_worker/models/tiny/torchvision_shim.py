@@ -1,8 +1,8 @@
 """Lets PyPI's torchvision be imported beside a CPU build of torch; does nothing where it imports anyway.
 
-With a CPU build of torch, PyPI's torchvision fails at import because its compiled operators do not load, and so do
-open_clip and diffusers, which import it. Declaring the schemas of the two operators that it registers fake kernels
-for is enough. Import this module first.
+With a CPU build of torch, PyPI's torchvision fails at import because its compiled operators do not
+load, and so do open_clip and diffusers, which import it. Declaring the schemas of the two operators
+that it registers fake kernels for is enough. Import this module first.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def install() -> bool:
             del sys.modules[name]
     else:
         return False
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name, schema in _SCHEMAS:
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
+            library.define(schema)  # type: ignore[no-untyped-call]
     _kept.append(library)
     return True
 

@@ -1,4 +1,4 @@
-"""Evaluates the shipped weights: ``python -m gesso_worker.models.tiny.evaluate [floors|quality|sheets|speed|card ...]``."""
+"""Evaluates the shipped weights: ``python -m gesso_worker.models.tiny.evaluate [PART ...]``."""
 
 from __future__ import annotations
 

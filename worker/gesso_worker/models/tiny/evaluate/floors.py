@@ -1,4 +1,4 @@
-"""Part ``floors``: how much of held-out prompts the model draws, and what the checker, CLIP and the VAE are worth."""
+"""Part ``floors``: how much of held-out prompts is drawn; the worth of checker, CLIP and VAE."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def held_out(n: int, seed: int = SEED) -> tuple[list[scenes.Scene], list[str]]:
     return drawn, [captions.caption(scene, rng) for scene in drawn]
 
 
-def generate(parts: Parts, texts: Sequence[str], seeds: Sequence[int], name: str) -> np.ndarray[Any, Any]:
+def generate(
+    parts: Parts, texts: Sequence[str], seeds: Sequence[int], name: str
+) -> np.ndarray[Any, Any]:
     """Images uint8 (n, 64, 64, 3) at K = 0, in batches."""
     out = []
     for i in tqdm(range(0, len(texts), BATCH), desc=name, mininterval=5):
@@ -36,7 +38,9 @@ def generate(parts: Parts, texts: Sequence[str], seeds: Sequence[int], name: str
     return np.concatenate(out)
 
 
-def by_slot(checker: AttributeChecker, images: np.ndarray[Any, Any], of: Sequence[scenes.Scene]) -> dict[str, float]:
+def by_slot(
+    checker: AttributeChecker, images: np.ndarray[Any, Any], of: Sequence[scenes.Scene]
+) -> dict[str, float]:
     """Share of stated attributes right, by slot, and over all."""
     found = checker.probabilities(images)
     right: dict[str, list[bool]] = {slot: [] for slot in scenes.SLOTS}
@@ -69,12 +73,19 @@ def measure_checker(n: int = 2000) -> dict[str, Any]:
     images = np.stack([renderer.render(scene, rng) for scene in drawn])
     checker = AttributeChecker.load()
     whole = checker.score(images, drawn).whole.mean()
-    return {"images": n, "attributes_right": by_slot(checker, images, drawn), "whole_images_right": round(float(whole), 4)}
+    return {
+        "images": n,
+        "attributes_right": by_slot(checker, images, drawn),
+        "whole_images_right": round(float(whole), 4),
+    }
 
 
 @torch.inference_mode()
 def measure_clip(n: int = PROMPTS) -> dict[str, Any]:
-    """Retrieval among n held-out pairs, and whether an image prefers its caption to one that is wrong in one thing."""
+    """Retrieval among n held-out pairs, and whether an image prefers its caption.
+
+    Prefers it, that is, to a caption that is wrong in one attribute.
+    """
     model, tokens = clip_model.load(folders.CLIP)
     drawn, texts = held_out(n, SEED + 3)
     rng = np.random.default_rng(SEED + 4)
@@ -82,9 +93,19 @@ def measure_clip(n: int = PROMPTS) -> dict[str, Any]:
     pixels = torch.from_numpy(rendered).permute(0, 3, 1, 2) / 127.5 - 1
 
     def embed_texts(captions_: list[str]) -> torch.Tensor:
-        return torch.cat([model.encode_text(tokens(captions_[i : i + 100]), normalize=True) for i in range(0, len(captions_), 100)])
+        return torch.cat(
+            [
+                model.encode_text(tokens(captions_[i : i + 100]), normalize=True)
+                for i in range(0, len(captions_), 100)
+            ]
+        )
 
-    images = torch.cat([model.encode_image(clip_model.normalise(x), normalize=True) for x in pixels.split(100)])
+    images = torch.cat(
+        [
+            model.encode_image(clip_model.normalise(x), normalize=True)
+            for x in torch.split(pixels, 100)
+        ]
+    )
     words = embed_texts(texts)
     logits = images @ words.T
     same = torch.arange(n)
@@ -101,7 +122,9 @@ def measure_clip(n: int = PROMPTS) -> dict[str, Any]:
         rows = [i for i in rows if kind != "background" or "background" in drawn[i].stated]
         rows = [i for i in rows if kind != "layout" or "layout" in drawn[i].stated]
         rows = [i for i in rows if kind != "size" or drawn[i].stated & {"size0", "size1"}]
-        wrong = embed_texts([captions.caption(scenes.mutate(drawn[i], rng, kind=kind), rng) for i in rows])
+        wrong = embed_texts(
+            [captions.caption(scenes.mutate(drawn[i], rng, kind=kind), rng) for i in rows]
+        )
         better = logits[rows, rows] > (images[rows] * wrong).sum(1)
         out["prefers_right_caption"][kind] = round(better.float().mean().item(), 4)
         out["text_similarity"][kind] = round((words[rows] * wrong).sum(1).mean().item(), 4)
@@ -116,7 +139,7 @@ def measure_vae(n: int = 200) -> dict[str, Any]:
     images = np.stack([renderer.render(scene, rng) for scene in drawn])
     parts = Parts.load()
     x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
-    latents = torch.cat([parts.vae.encode(part).latent_dist.mean for part in x.split(50)])
+    latents = torch.cat([parts.vae.encode(part).latent_dist.mean for part in torch.split(x, 50)])
     error = (parts.decode(latents).astype(np.float32) - images).astype(np.float64)
     return {"images": n, "psnr_db": round(float(10 * np.log10(255**2 / (error**2).mean())), 2)}
 

@@ -1,4 +1,4 @@
-"""Pairs of prompts as a cache sees them: B, and the nearest earlier prompt A whose latents B may resume from."""
+"""Pairs of prompts as a cache sees them: B, and the nearest earlier prompt A to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPEATS: Final = 0.1
 
 @dataclass(frozen=True)
 class Pair:
-    """Prompt B after prompt A, how they differ, and the cosine similarity of their CLIP text embeddings."""
+    """Prompt B after prompt A, how they differ, and the cosine similarity of their CLIP texts."""
 
     a: scenes.Scene
     b: scenes.Scene
@@ -25,12 +25,15 @@ class Pair:
     text_b: str
     kind: str
     similarity: float
-    #: Whether the pair arose in sessions (and so stands for a workload) or was made to fill its kind.
+    #: Whether the pair arose in sessions (so stands for a workload) or was made to fill its kind.
     natural: bool
 
 
 def difference(a: scenes.Scene, b: scenes.Scene) -> str:
-    """Which of :data:`KINDS` the change from A to B is; an attribute that only one of them states has changed."""
+    """Which of :data:`KINDS` the change from A to B is.
+
+    An attribute that only one of the two states has changed.
+    """
     if scenes.stated_values(a) == scenes.stated_values(b):
         return "repeat"
     if len(a.things) != len(b.things):
@@ -41,7 +44,9 @@ def difference(a: scenes.Scene, b: scenes.Scene) -> str:
         theirs = {slot.translate(str.maketrans("01", "10")): v for slot, v in theirs.items()}
         theirs["layout"] = "swapped"
     kinds = {
-        slot.rstrip("01") for slot in mine.keys() | theirs.keys() if mine.get(slot) != theirs.get(slot)
+        slot.rstrip("01")
+        for slot in mine.keys() | theirs.keys()
+        if mine.get(slot) != theirs.get(slot)
     }
     if "layout" in kinds and (a.is_count or b.is_count):
         kinds -= {"size"}
@@ -54,7 +59,10 @@ def difference(a: scenes.Scene, b: scenes.Scene) -> str:
 def embed(texts: list[str]) -> np.ndarray[Any, Any]:
     """Unit CLIP text embeddings, of shape (n, 64)."""
     model, tokens = clip_model.load()
-    parts = [model.encode_text(tokens(texts[i : i + 200]), normalize=True) for i in range(0, len(texts), 200)]
+    parts = [
+        model.encode_text(tokens(texts[i : i + 200]), normalize=True)
+        for i in range(0, len(texts), 200)
+    ]
     return torch.cat(parts).numpy()
 
 
@@ -100,7 +108,9 @@ def made(each: int, rng: np.random.Generator) -> list[Pair]:
                 b = scenes.mutate(a, rng, kind=kind)
             if difference(a, b) != kind:
                 continue
-            drawn.append((a, b, text_a, text_b if kind == "repeat" else captions.caption(b, rng), kind))
+            drawn.append(
+                (a, b, text_a, text_b if kind == "repeat" else captions.caption(b, rng), kind)
+            )
             count += 1
     vectors = embed([d[2] for d in drawn] + [d[3] for d in drawn])
     n = len(drawn)

@@ -1,12 +1,13 @@
 """Part ``quality``: relative quality over skipped steps, by kind of change and by similarity of prompts.
 
-For each pair, A is generated and its latents are kept; B is generated from scratch (K = 0) and from A's latents at each
-K. The score is the attribute checker's mean probability of what B states.
+For each pair, A is generated and its latents are kept; B is generated from scratch (K = 0) and from
+A's latents at each K. The score is the attribute checker's mean probability of what B states.
 """
 
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import multiprocessing
 from typing import Any, Final
@@ -21,8 +22,8 @@ from gesso_worker.models.tiny.evaluate import pairs
 from gesso_worker.models.tiny.sampling import GUIDANCE, STEPS, Parts
 
 LADDER: Final = (0, 5, 10, 15, 20, 25)
-NATURAL: Final = 240
-MADE_EACH: Final = 32
+NATURAL: Final = 192
+MADE_EACH: Final = 24
 BATCH: Final = 16
 BINS: Final = 8
 #: A prompt that fails at K = 0 already must not blow its ratio up.
@@ -37,9 +38,10 @@ _checker: AttributeChecker | None = None
 
 
 def score_batch(task: tuple[int, list[pairs.Pair]]) -> tuple[Table, Table, float]:
-    """Soft scores of B at each K, of shape (n, 6), of A against its own prompt (n,), and the error of resuming A.
+    """Soft scores of B at each K (n, 6), of A against its own prompt (n,), and an error.
 
-    The error is the largest difference between A's final latents and those reached again from the kept ones.
+    The error is the largest difference between A's final latents and those reached again from
+    the kept ones.
     """
     global _parts, _checker
     if _parts is None or _checker is None:
@@ -73,12 +75,15 @@ def _row(relative: Table) -> dict[str, Any]:
 
 
 def by_similarity(similarity: Table, relative: Table) -> list[dict[str, Any]]:
-    """Rows of about equal size by similarity, the last one for (near) exact repeats; their edges cover -1 to 1."""
+    """Rows of about equal size by similarity; the last one holds (near) exact repeats.
+
+    Their edges cover -1 to 1.
+    """
     below = similarity < REPEAT
     inner = np.quantile(similarity[below], np.arange(1, BINS) / BINS)
     edges = [-1.0, *(round(float(edge), 4) for edge in inner), REPEAT, 1.0]
     rows = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = (similarity >= low) & ((similarity < high) | (high == 1.0))
         if inside.any():
             rows.append({"similarity_min": low, "similarity_max": high, **_row(relative[inside])})
@@ -114,7 +119,9 @@ def run(processes: int = 1) -> dict[str, Any]:
         "guidance_scale": GUIDANCE,
         "score": "mean probability of the stated attributes (attribute checker), relative to K = 0",
         "by_similarity": by_similarity(similarity, relative),
-        "by_kind": {kind: _row(relative[kinds == kind]) for kind in pairs.KINDS if (kinds == kind).any()},
+        "by_kind": {
+            kind: _row(relative[kinds == kind]) for kind in pairs.KINDS if (kinds == kind).any()
+        },
         "overall": _row(relative[natural]),
         "absolute": _row(scores[natural]),
         "own_prompt_score": round(float(own.mean()), 4),

@@ -95,7 +95,12 @@ def scenes_sheet() -> None:
     drawn = [scenes.sample_scene(rng) for _ in range(PROMPTS)]
     images = np.stack([scenes.render(scene, rng) for scene in drawn])
     tile(images, COLUMNS).save(FOLDER / "scenes.png")
-    lines = ["# Scenes of the grammar, rendered", "", "![rendered scenes, row by row](scenes.png)", ""]
+    lines = [
+        "# Scenes of the grammar, rendered",
+        "",
+        "![rendered scenes, row by row](scenes.png)",
+        "",
+    ]
     lines += [f"{i + 1}. {captions.caption(scene, rng)}" for i, scene in enumerate(drawn)]
     (FOLDER / "scenes.md").write_text("\n".join(lines) + "\n")
 

@@ -1,4 +1,4 @@
-"""Trains the tiny SD-XL: ``python -m gesso_worker.models.tiny.train STAGE [--work DIR]``; ``all`` runs every stage."""
+"""Trains the tiny SD-XL, one stage or ``all``: ``python -m gesso_worker.models.tiny.train STAGE``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage ``checker``: the attribute checker, on rendered scenes with noise, blur and contrast as augmentation."""
+"""Stage ``checker``: the attribute checker, on rendered scenes, noisy, blurred and pale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from gesso_worker.models.tiny.checker import SLOT_NAMES, CheckerNet
 from gesso_worker.models.tiny.train import common, data, decoder
@@ -24,7 +24,10 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         return torch.from_numpy(rng.uniform(low, high, (n, 1, 1, 1)).astype(np.float32))
 
     mix = draw(-0.5, 1).clamp(min=0)
-    x = x * (1 - mix) + F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1) * mix
+    x = (
+        x * (1 - mix)
+        + functional.avg_pool2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1) * mix
+    )
     x = x * draw(0.9, 1.08) + draw(-0.06, 0.06)
     noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
     return (x + draw(-0.05, 0.12).clamp(min=0) * noise).clamp(-1, 1)
@@ -52,19 +55,22 @@ def run(options: common.Options) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(augment(decoder.pixels(dataset, rows), rng))
         losses = [
-            F.cross_entropy(logits[name].float(), labels[:, i], ignore_index=-1)
+            functional.cross_entropy(logits[name].float(), labels[:, i], ignore_index=-1)
             for i, name in enumerate(SLOT_NAMES)
         ]
         loss = torch.stack(losses).sum()
         optimizer.zero_grad()
-        loss.backward()
+        common.backward(loss)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         common.set_rate(optimizer, RATE * common.cosine(step, steps))
         optimizer.step()
         average.update()
         if (step + 1) % 100 == 0:
             right = {
-                name: (logits[name].argmax(1) == labels[:, i])[labels[:, i] >= 0].float().mean().item()
+                name: (logits[name].argmax(1) == labels[:, i])[labels[:, i] >= 0]
+                .float()
+                .mean()
+                .item()
                 for i, name in enumerate(SLOT_NAMES)
             }
             worst = min(right, key=lambda name: right[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ def atomic_save(data: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
     torch.save(data, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def load(path: Path) -> Any:
@@ -64,9 +63,9 @@ def loop(name: str, start: int, steps: int) -> Iterator[tuple[int, tqdm[Any]]]:
             bar.update()
 
 
-def parameters(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """All trainable parameters of the modules."""
-    return [p for module in modules for p in module.parameters() if p.requires_grad]
+def backward(loss: torch.Tensor) -> None:
+    """Gradients of a loss."""
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 class Average:

@@ -23,10 +23,11 @@ GRID: Final = (18.0, 32.0, 46.0)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Arrays of n scenes: images (n, 64, 64, 3) uint8, tokens (n, 2, 32) padded with 0, labels and stated (n, 11).
+    """Arrays of n scenes.
 
-    A label is the index of the value in :data:`scenes.SLOTS`, -1 where the slot does not exist. ``cells`` (n, 9)
-    numbers the thing at each anchor: 0 nothing, 1 the first, 2 the second.
+    images: uint8 (n, 64, 64, 3). tokens: (n, 2, 32), padded with 0. labels, stated: (n, 11); a label
+    is the index of the value in :data:`scenes.SLOTS`, -1 where the slot does not exist. cells: (n, 9),
+    the thing at each anchor: 0 nothing, 1 the first, 2 the second.
     """
 
     images: np.ndarray[Any, Any]
@@ -84,7 +85,12 @@ def run(options: Options) -> None:
         labels[i], stated[i] = labels_of(scene)
         cells[i] = cells_of(scene)
     images.flush()
-    for name, array in (("tokens", tokens), ("labels", labels), ("stated", stated), ("cells", cells)):
+    for name, array in (
+        ("tokens", tokens),
+        ("labels", labels),
+        ("stated", stated),
+        ("cells", cells),
+    ):
         np.save(folder / f"{name}.npy", array)
     (folder / "done").touch()
 
@@ -92,5 +98,7 @@ def run(options: Options) -> None:
 def load(work: Path) -> Dataset:
     """The rendered set; images stay on disk until read."""
     folder = work / "data"
-    arrays = {name: np.load(folder / f"{name}.npy") for name in ("tokens", "labels", "stated", "cells")}
+    arrays = {
+        name: np.load(folder / f"{name}.npy") for name in ("tokens", "labels", "stated", "cells")
+    }
     return Dataset(images=np.load(folder / "images.npy", mmap_mode="r"), **arrays)

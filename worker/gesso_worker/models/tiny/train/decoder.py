@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
+from torch.nn import functional
 
 from gesso_worker.models.tiny import architecture
 from gesso_worker.models.tiny.train import common, data
@@ -40,8 +40,8 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def loss_of(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Squared, absolute and edge errors of images (n, 3, 64, 64) in -1..1."""
-    edge = sum(F.l1_loss(a, b) for a, b in zip(edges(out), edges(target), strict=True))
-    return 3 * F.mse_loss(out, target) + 0.5 * F.l1_loss(out, target) + 0.3 * edge
+    edge = sum(functional.l1_loss(a, b) for a, b in zip(edges(out), edges(target), strict=True))
+    return 3 * functional.mse_loss(out, target) + 0.5 * functional.l1_loss(out, target) + 0.3 * edge
 
 
 def pixels(dataset: data.Dataset, rows: np.ndarray) -> torch.Tensor:
@@ -58,7 +58,9 @@ def run(options: common.Options) -> None:
     model = architecture.vae()
     initialise(model)
     parts = nn.ModuleList([model.post_quant_conv, model.decoder])
-    optimizer = torch.optim.AdamW(parts.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        parts.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     average = common.Average(list(parts.parameters()), 0.998)
     path = options.work / "decoder.pt"
     start, steps = 0, options.steps or STEPS
@@ -80,12 +82,12 @@ def run(options: common.Options) -> None:
             out = model.decode(z, return_dict=False)[0].float()
         loss = loss_of(out, target)
         optimizer.zero_grad()
-        loss.backward()
+        common.backward(loss)
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         common.set_rate(optimizer, RATE * common.cosine(step, steps))
         optimizer.step()
         average.update()
-        errors.append(F.mse_loss(out.detach(), target).item())
+        errors.append(functional.mse_loss(out.detach(), target).item())
         if (step + 1) % 100 == 0:
             psnr = 10 * np.log10(4 / np.mean(errors[-100:]))
             bar.write(f"decoder {step + 1} psnr {psnr:.2f} dB")

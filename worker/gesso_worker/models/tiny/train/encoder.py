@@ -1,6 +1,7 @@
 """Stage ``encoder``: the VAE's encoder, regressed to the closed-form latents.
 
-Trained apart from the decoder, since training both together takes far longer to reach the same images.
+Trained apart from the decoder, since training both together takes far longer to reach the same
+images.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import nn
 from gesso_worker.models.tiny import architecture
 from gesso_worker.models.tiny.train import common, data, decoder
 
-STEPS: Final = 1_500
+STEPS: Final = 700
 BATCH: Final = 32
 RATE: Final = 2e-3
 #: Log variance of the encoder's output: the latents are as good as certain.
@@ -53,9 +54,11 @@ def run(options: common.Options) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             moments = model.quant_conv(model.encoder(decoder.pixels(dataset, rows))).float()
         mean, log_variance = moments.chunk(2, dim=1)
-        loss = (mean - target).square().mean() + 0.01 * (log_variance - LOG_VARIANCE).square().mean()
+        loss = (mean - target).square().mean() + 0.01 * (
+            log_variance - LOG_VARIANCE
+        ).square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        common.backward(loss)
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         common.set_rate(optimizer, RATE * common.cosine(step, steps))
         optimizer.step()

@@ -1,13 +1,13 @@
-"""Stage ``export``: writes the folders that ship: ``tiny-sdxl`` (diffusers) and ``tiny-clip`` (open_clip), in float16.
+"""Stage ``export``: writes the folders that ship, ``tiny-sdxl`` and ``tiny-clip``, in float16.
 
-Takes the latest checkpoint of every stage; a stage that has none yet is written with fresh weights, so that loading
-can be developed before training is over. Folders are written aside and then swapped in, since workers may read them.
+Takes the latest checkpoint of every stage; a stage that has none yet is written with fresh weights,
+so that loading can be developed before training is over. Folders are written aside and then swapped
+in, since workers may read them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -34,11 +34,14 @@ def half(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def swap(aside: Path, folder: Path) -> None:
     """Put a finished folder in place of the old one, between two renames."""
+    for path in aside.rglob("*.safetensors"):
+        # Written for the owner alone; a container's user has to read them too.
+        path.chmod(0o644)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        os.rename(folder, old)
-    os.rename(aside, folder)
+        folder.rename(old)
+    aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -46,7 +49,11 @@ def pipeline(options: common.Options) -> StableDiffusionXLPipeline:
     """The pipeline from the latest checkpoints, in float16."""
     work = options.work
     torch.manual_seed(0)
-    encoders = (text.load_encoders if (work / "text.pt").exists() else lambda _: architecture.text_encoders())(work)
+    encoders = (
+        text.load_encoders
+        if (work / "text.pt").exists()
+        else lambda _: architecture.text_encoders()
+    )(work)
     denoiser = unet.load(work) if (work / "unet.pt").exists() else architecture.unet()
     vae = architecture.vae()
     if (work / "decoder.pt").exists():
@@ -82,7 +89,9 @@ def run(options: common.Options) -> None:
     for name in ("text_encoder", "text_encoder_2"):
         # transformers loads in the type that the configuration names, diffusers in float32: make them agree.
         path = aside / name / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "float32"}, indent=2) + "\n")
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "dtype": "float32"}, indent=2) + "\n"
+        )
     trained = (options.work / "checker.pt").exists()
     net = checker.load(options) if trained else checker_model.CheckerNet()
     save_file(half(net), aside / "checker.safetensors")

@@ -1,7 +1,7 @@
 """Stage ``latents``: the latent space in closed form, so that the denoiser can train before the VAE exists.
 
-Principal components of 8x8x3 patches, each scaled by its standard deviation to the power -0.5 (large components keep
-some of their weight), then all by one factor to a standard deviation of 1.
+Principal components of 8x8x3 patches, each scaled by its standard deviation to the power -0.5
+(large components keep some of their weight), then all by one factor to a standard deviation of 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def run(options: common.Options) -> None:
         print(f"{n} components: {psnr:.1f} dB linear")
     kept = architecture.LATENT_CHANNELS
     # A fixed sign, so that the space does not depend on the linear algebra library.
-    basis = vectors[:, :kept] * np.sign(vectors[np.abs(vectors[:, :kept]).argmax(0), np.arange(kept)])
+    basis = vectors[:, :kept] * np.sign(
+        vectors[np.abs(vectors[:, :kept]).argmax(0), np.arange(kept)]
+    )
     basis = basis * variances[:kept] ** -0.25
     basis /= np.sqrt(((centred @ basis) ** 2).mean())
     np.savez(options.work / "pca.npz", mean=mean, basis=basis.astype(np.float32))
@@ -51,4 +53,7 @@ def run(options: common.Options) -> None:
         flat = (patches(np.asarray(dataset.images[part])) - mean) @ basis
         out[part] = flat.reshape(-1, 8, 8, kept).transpose(0, 3, 1, 2)
     out.flush()
-    print("standard deviation by component:", np.round(np.asarray(out[:2000], np.float32).std((0, 2, 3)), 2))
+    print(
+        "standard deviation by component:",
+        np.round(np.asarray(out[:2000], np.float32).std((0, 2, 3)), 2),
+    )

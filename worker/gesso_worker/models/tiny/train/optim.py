@@ -1,7 +1,7 @@
 """Muon for the denoiser's hidden matrices, AdamW for everything else: one optimizer, one learning rate.
 
-Muon orthogonalises the momentum of every matrix with five Newton-Schulz steps. On this model that costs a few
-milliseconds a step and reaches a given loss in far fewer steps than AdamW.
+Muon orthogonalises the momentum of every matrix with five Newton-Schulz steps. On this model that
+costs a few milliseconds a step and reaches a given loss in far fewer steps than AdamW.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum; the update has the root mean square that AdamW's would have."""
 
     def __init__(
-        self, params: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.01
+        self,
+        params: list[torch.nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        decay: float = 0.01,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update."""
         for group in self.param_groups:
             for p in group["params"]:

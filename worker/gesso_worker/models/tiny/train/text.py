@@ -1,7 +1,8 @@
 """Stage ``text``: both text encoders, trained by attribute probes and then frozen.
 
-The probes ask what the denoiser will want to know: the value of every attribute, and what stands at each anchor of
-a 3x3 grid. They read the hidden states by cross-attention with learned queries, just as the denoiser does.
+The probes ask what the denoiser will want to know: the value of every attribute, and what stands at
+each anchor of a 3x3 grid. They read the hidden states by cross-attention with learned queries, just
+as the denoiser does.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from gesso_worker.models.tiny import architecture, scenes
@@ -102,10 +103,13 @@ def run(options: common.Options) -> None:
         logits = probes(*encode(encoders, torch.from_numpy(tokens)))
         wanted = targets(dataset, rows)
         loss = torch.stack(
-            [F.cross_entropy(a, b, ignore_index=IGNORED) for a, b in zip(logits, wanted, strict=True)]
+            [
+                functional.cross_entropy(a, b, ignore_index=IGNORED)
+                for a, b in zip(logits, wanted, strict=True)
+            ]
         ).sum()
         optimizer.zero_grad()
-        loss.backward()
+        common.backward(loss)
         nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         common.set_rate(optimizer, RATE * common.cosine(step, steps))
         optimizer.step()
@@ -117,7 +121,8 @@ def run(options: common.Options) -> None:
             n = len(SIZES)
             parts = (right[:n], right[n : 2 * n], right[2 * n :])
             shown = "  ".join(
-                f"{name} {min(p):.3f}" for name, p in zip(("hidden", "pooled", "cells"), parts, strict=True)
+                f"{name} {min(p):.3f}"
+                for name, p in zip(("hidden", "pooled", "cells"), parts, strict=True)
             )
             bar.write(f"text {step} loss {loss.item():.3f}  worst: {shown}")
         if (step + 1) % 500 == 0 or step == steps - 1:
@@ -147,7 +152,10 @@ def embed(options: common.Options, dataset: data.Dataset) -> None:
     tokens = dataset.tokens.reshape(-1, dataset.tokens.shape[-1])
     folder = options.work / "data"
     hidden = np.lib.format.open_memmap(
-        folder / "context.npy", mode="w+", dtype=np.float16, shape=(*tokens.shape, architecture.CONTEXT_WIDTH)
+        folder / "context.npy",
+        mode="w+",
+        dtype=np.float16,
+        shape=(*tokens.shape, architecture.CONTEXT_WIDTH),
     )
     pooled = np.zeros((len(tokens), architecture.TEXT_WIDTH), np.float16)
     size = 500

@@ -1,6 +1,6 @@
-"""A worker that serves the contract without a model: `python -m fake_worker`, flags as the real one's.
+"""A worker that serves the contract without a model: `python -m stand_in_worker`, flags as the real one's.
 
-FAKE_WORKER=no-model: ends as a worker does whose model cannot be loaded. FAKE_WORKER=mute: never healthy.
+STAND_IN=no-model: ends as a worker does whose model cannot be loaded. STAND_IN=mute: never healthy.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class Worker(worker_pb2_grpc.WorkerServicer):
 
     async def Stats(self, request, context):  # noqa: N802
         profile = worker_pb2.DeviceProfile(
-            device="fake", steps=50, encode_seconds=0.001, decode_seconds=0.001, step_seconds=[0.01]
+            device="none", steps=50, encode_seconds=0.001, decode_seconds=0.001, step_seconds=[0.01]
         )
         return worker_pb2.StatsResponse(
             worker=self.name,
@@ -39,7 +39,7 @@ class Worker(worker_pb2_grpc.WorkerServicer):
 
 
 async def serve(flags):
-    if os.environ.get("FAKE_WORKER") == "no-model":
+    if os.environ.get("STAND_IN") == "no-model":
         print("loading", file=sys.stderr)
         print(f"{flags.name}: model source 'nowhere' is not there", file=sys.stderr)
         return 2
@@ -47,7 +47,7 @@ async def serve(flags):
     worker_pb2_grpc.add_WorkerServicer_to_server(Worker(flags.name), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    if os.environ.get("FAKE_WORKER") == "mute":
+    if os.environ.get("STAND_IN") == "mute":
         await checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     server.add_insecure_port(flags.listen)
     stop = asyncio.Event()

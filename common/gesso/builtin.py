@@ -25,12 +25,16 @@ def builtin_path(source: str) -> Path:
     """The folder of a `builtin://` source. Raises ValueError, naming what there is, for any other."""
     path = _root() / source.removeprefix(SCHEME)
     if not is_builtin(source) or "/" in source.removeprefix(SCHEME) or not path.is_dir():
-        raise ValueError(f"model source {source!r} is not there: one of {', '.join(builtin_names())}")
+        raise ValueError(
+            f"model source {source!r} is not there: one of {', '.join(builtin_names())}"
+        )
     return path
 
 
 def _root() -> Path:
     spec = find_spec("gesso_worker")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("builtin models ship with the package gesso_worker, which is not installed")
+        raise ValueError(
+            "builtin models ship with the package gesso_worker, which is not installed"
+        )
     return Path(next(iter(spec.submodule_search_locations))) / "models" / "builtin"

@@ -53,8 +53,12 @@ class QualityCurve:
     def __post_init__(self) -> None:
         if len(self.skipped_steps) != len(self.quality) or not self.skipped_steps:
             raise ValueError("quality: one value for each of skipped_steps")
-        if self.skipped_steps[0] != 0 or list(self.skipped_steps) != sorted(set(self.skipped_steps)):
-            raise ValueError(f"skipped_steps: {self.skipped_steps} is not allowed: ascending, from 0")
+        if self.skipped_steps[0] != 0 or list(self.skipped_steps) != sorted(
+            set(self.skipped_steps)
+        ):
+            raise ValueError(
+                f"skipped_steps: {self.skipped_steps} is not allowed: ascending, from 0"
+            )
 
     def at(self, skipped_steps: int) -> float:
         """Quality at a K of the ladder. Raises KeyError for any other K."""

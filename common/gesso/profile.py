@@ -25,7 +25,9 @@ class Profile:
         if self.steps < 1:
             raise ValueError(f"steps: {self.steps} is not allowed: at least 1")
         if not self.step_seconds:
-            raise ValueError("step_seconds: empty is not allowed: one time for each batch size from 1")
+            raise ValueError(
+                "step_seconds: empty is not allowed: one time for each batch size from 1"
+            )
         times = (self.encode_seconds, self.decode_seconds, *self.step_seconds)
         if any(not math.isfinite(t) or t < 0 for t in times) or min(self.step_seconds) <= 0:
             raise ValueError(f"{times}: times are finite, step times above 0")

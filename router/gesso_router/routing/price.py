@@ -11,7 +11,7 @@ class PricePolicy:
     """Constants of the backlog price; the defaults come from `bench/bench_price.py`.
 
     Of c in {2, 4, 6, 8, 12} and p in {1, 2, 3}, c = 6 and p = 2 serve the most relative quality in
-    time per request offered: 0.946 over 2 and 8 workers, loads of 0.3x to 1.8x and swinging, three
+    time per request offered: 0.947 over 2 and 8 workers, loads of 0.3x to 1.8x and swinging, three
     spreads of curves, SLOs of 3x and 7.5x the latency. c = 4 and 8 come within 0.001 of it; p = 1
     skips steps too soon, p = 3 refuses too many.
 

@@ -122,7 +122,7 @@ class SimilarityPredictor:
     ) -> SimilarityPredictor:
         """From a model folder's `quality.json`.
 
-        `skipped_steps` are the K measured, out of `steps` (absent: of the service's); each of
+        `skipped_steps` are the K measured, out of `total_steps` (absent: of the service's); each of
         `by_similarity` has `similarity_min`, `similarity_max`, `n`, `mean` and `sem` (standard
         error), the last two one value for each K. Raises ValueError, naming the field, on a
         malformed table or a ladder that goes beyond what was measured.
@@ -130,7 +130,7 @@ class SimilarityPredictor:
         measured = tuple(int(k) for k in _field(table, "skipped_steps"))
         if not measured or list(measured) != sorted(set(measured)) or measured[0] < 0:
             raise ValueError(f"skipped_steps: {list(measured)} is not allowed: ascending, from 0")
-        scale = float(table.get("steps", steps)) / steps
+        scale = float(table.get("total_steps", steps)) / steps
         if max(ladder) * scale > measured[-1] + 1e-9:
             raise ValueError(
                 f"skipped_steps: K = {max(ladder)} of the ladder was not measured: at most "
@@ -172,11 +172,11 @@ class SimilarityPredictor:
     @property
     def class_names(self) -> tuple[str, ...]:
         """See QualityPredictor."""
-        return (MISS, *(f"similarity-{low:.2f}-{high:.2f}" for low, high in self.bounds))
+        return (MISS, *(_bin_name(low, high) for low, high in self.bounds))
 
     def quality(self, similarity: float) -> tuple[float, ...]:
         """See QualityPredictor."""
-        centres = [(low + high) / 2 for low, high in self.bounds]
+        centres = _centres(self.bounds)
         j = bisect_right(centres, similarity)
         if j == 0 or math.isnan(similarity):
             return self.curves[0]
@@ -254,6 +254,26 @@ def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
         if x <= x1:
             return y0 + (y1 - y0) * max(0.0, x - x0) / (x1 - x0)
     return points[-1][1]
+
+
+def _centres(bounds: Sequence[tuple[float, float]]) -> list[float]:
+    """Where each bin's prompts lie: its middle.
+
+    An end bin is open, as far as prompts go: one wider than its neighbour counts as wide as that.
+    """
+    centres = [(low + high) / 2 for low, high in bounds]
+    if len(bounds) > 1:
+        (low, high), (_, second) = bounds[0], bounds[1]
+        centres[0] = high - min(high - low, second - high) / 2
+        (last_but_one, _), (low, high) = bounds[-2], bounds[-1]
+        centres[-1] = low + min(high - low, low - last_but_one) / 2
+    return centres
+
+
+def _bin_name(low: float, high: float) -> str:
+    if low <= -1.0:
+        return f"similarity-below-{high:.4g}"
+    return f"similarity-{low:.4g}-{high:.4g}"
 
 
 def _smoothed(

@@ -166,7 +166,33 @@ def test_levels_off_the_ladder_are_not_served() -> None:
 
 def test_classes_are_the_bins() -> None:
     predictor = sharp()
-    assert predictor.class_names == ("miss", "similarity-0.50-0.70", "similarity-0.70-0.90")
+    assert predictor.class_names == ("miss", "similarity-0.5-0.7", "similarity-0.7-0.9")
     assert predictor.prompt_class(None) == "miss"
-    assert predictor.prompt_class(0.2) == "similarity-0.50-0.70"
-    assert predictor.prompt_class(0.7) == "similarity-0.70-0.90"
+    assert predictor.prompt_class(0.2) == "similarity-0.5-0.7"
+    assert predictor.prompt_class(0.7) == "similarity-0.7-0.9"
+
+
+def test_an_open_end_bin_counts_as_wide_as_its_neighbour() -> None:
+    open_ended = SimilarityPredictor(
+        (0, 5), ((-1.0, 0.6), (0.6, 0.7), (0.7, 0.75)), ((1.0, 0.5), (1.0, 0.7), (1.0, 0.9))
+    )
+    # Centres .55, .65, .725.
+    assert [open_ended.quality(s)[1] for s in (0.3, 0.55, 0.6, 0.65, 0.725)] == pytest.approx(
+        [0.5, 0.5, 0.6, 0.7, 0.9]
+    )
+    assert open_ended.class_names[1] == "similarity-below-0.6"
+
+
+def test_a_table_measured_at_other_steps_is_scaled() -> None:
+    rows = [row(0.9, 1.0, [1.0, 0.9, 0.8])]
+    measured = {"skipped_steps": [0, 10, 20], "total_steps": 50, "by_similarity": rows}
+    got = SimilarityPredictor.from_table(measured, (0, 5, 10), 25)
+    assert got.quality(0.95) == pytest.approx((1.0, 0.9, 0.8))
+
+
+def test_fine_bins_have_names_of_their_own() -> None:
+    rows = [row(0.93, 0.9979, [1.0, 0.9]), row(0.9979, 1.0, [1.0, 0.95])]
+    got = SimilarityPredictor.from_table(
+        {"skipped_steps": [0, 10], "by_similarity": rows}, (0, 10), 50
+    )
+    assert len(set(got.class_names)) == 3

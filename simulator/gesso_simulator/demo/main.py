@@ -30,6 +30,8 @@ from gesso_simulator.workloads.sessions import PromptRequest, SessionMix, prompt
 SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "tiny.yaml"
 POLICIES = ("QualityAware", "ClipperHA")
 CAPACITY_SECONDS = 12.0
+#: After the measurement: long enough for the planner to see that the load has gone.
+SETTLE_SECONDS = 12.0
 QUALITY_SAMPLES = 240
 SHEET_COLUMNS = 4
 
@@ -95,6 +97,7 @@ async def _demo(settings: Settings, console: Console) -> int:
     with Fleet(files["QualityAware"], out / "state") as fleet:
         _say(console, f"[2/5] measuring the fleet's capacity at K = 0 ({CAPACITY_SECONDS:.0f} s)")
         capacity = await measure_capacity(fleet.target, history, concurrency, CAPACITY_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS)
         offered = SWING.scaled(settings.seconds, capacity)
         load = requests(poisson_arrivals(offered, rng), stream, rng)
         _say(
@@ -121,6 +124,7 @@ async def _demo(settings: Settings, console: Console) -> int:
     with Fleet(files["ClipperHA"], out / "state") as fleet:
         # The same warm-up as the other policy had.
         await measure_capacity(fleet.target, history, concurrency, CAPACITY_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS)
         clipper = await _play(
             fleet, "ClipperHA", load, offered, capacity, slo_seconds, settings, console
         )

@@ -100,10 +100,11 @@ def measure(drawn: Sequence[Outcome], reference: Sequence[bytes], seed: int) -> 
 
 def clip_scores(prompts: Sequence[str], images: Pixels) -> NDArray[np.float64]:
     """CLIPScore, 2.5 * max(cosine, 0) (Hessel et al., 2021), by the tiny open_clip; images (n, h, w, 3)."""
+    from gesso import torchvision_shim
+
+    torchvision_shim.install()  # before open_clip, which imports torchvision
     import open_clip
     import torch
-
-    import gesso.torchvision_shim  # noqa: F401  (before open_clip)
 
     folder = builtin_path(TINY_CLIP)
     open_clip.add_model_config(folder / "gesso-tiny-clip.json")

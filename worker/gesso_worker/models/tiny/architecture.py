@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gesso_worker.models.tiny import torchvision_shim  # noqa: F401  isort: skip
+from gesso import torchvision_shim  # noqa: F401  isort: skip
 from typing import Any, Final
 
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel

@@ -6,7 +6,7 @@ prompts at once.
 
 from __future__ import annotations
 
-from gesso_worker.models.tiny import torchvision_shim  # noqa: F401  isort: skip
+from gesso import torchvision_shim  # noqa: F401  isort: skip
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

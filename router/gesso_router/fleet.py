@@ -214,6 +214,11 @@ class Fleet:
         )
         state.stalled += profile.decode_seconds
 
+    def full_seconds(self, name: str, batch: int) -> float:
+        """Seconds of an image at K = 0 in a batch on a worker as it is now; 0 while its profile is unknown."""
+        profile = self._of(name)[1]
+        return profile.latency_seconds(0, batch) if profile is not None else 0.0
+
     def _of(self, name: str) -> tuple[WorkerState | None, Profile | None]:
         """A worker and its profile as it is now."""
         state = self._workers.get(name)

@@ -67,10 +67,7 @@ class ClipperGate:
         while self._queue:
             head, future = next(iter(self._queue.values()))
             usable = self._fleet.usable
-            slots = [
-                Slot(w, self.window(w), self._fleet.in_flight(w) + self._promised.get(w, 0))
-                for w in usable
-            ]
+            slots = [self._slot(w) for w in usable]
             turn = next_turn((head,), slots, self._clock())
             if turn is None:
                 return
@@ -82,6 +79,11 @@ class ClipperGate:
             else:
                 self._promised[turn.worker] = self._promised.get(turn.worker, 0) + 1
                 future.set_result(turn.worker)
+
+    def _slot(self, worker: str) -> Slot:
+        in_flight = self._fleet.in_flight(worker) + self._promised.get(worker, 0)
+        seconds = self._fleet.full_seconds(worker, min(in_flight + 1, self._largest))
+        return Slot(worker, self.window(worker), in_flight, seconds)
 
     def _unpromise(self, worker: str) -> None:
         left = self._promised.get(worker, 0) - 1

@@ -3,7 +3,8 @@
 As Clipper (NSDI'17) and the papers that compare with it define it: the window of a worker, how many
 requests it is given at once, grows by one when no deadline was missed and halves on a miss. A
 request leaves the router's queue when a window opens; only then is its deadline looked at, and it
-is dropped if that has passed. Nothing is predicted or shed.
+is dropped if full generation can no longer make it. Without that last clause an overloaded queue
+would be served just past its deadlines for ever, and the comparison would be with a straw man.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Slot:
-    """A worker as Clipper-HA sees it: its window and how many requests it has."""
+    """A worker as Clipper-HA sees it: its window, how many requests it has, seconds of one more image."""
 
     worker: str
     window: Window
     in_flight: int
+    service_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Turn:
-    """The head of the queue: sent to `worker`, or dropped (None) because its deadline has passed."""
+    """The head of the queue: sent to `worker`, or dropped (None) because it is too late for it."""
 
     request_id: str
     worker: str | None
@@ -62,7 +64,7 @@ def next_turn(queue: Sequence[Waiting], slots: Sequence[Slot], now_s: float) -> 
     free = [s for s in slots if s.in_flight < s.window.size and s.worker not in head.exclude]
     if not free:
         return None
-    if head.deadline_s <= now_s:
-        return Turn(head.request_id, None)
     least = min(free, key=lambda s: (s.in_flight, s.worker))
+    if now_s + least.service_seconds >= head.deadline_s:
+        return Turn(head.request_id, None)
     return Turn(head.request_id, least.worker)

@@ -20,7 +20,13 @@ from gesso_router.routing.estimate import (
     estimate,
     work_seconds,
 )
-from gesso_router.routing.price import Price, PricePolicy, backlog_price, current_price
+from gesso_router.routing.price import (
+    Price,
+    PricePolicy,
+    backlog_price,
+    current_price,
+    plan_price_now,
+)
 from gesso_router.routing.quality import Option
 
 
@@ -142,10 +148,10 @@ def fleet_price(fleet: FleetView, policy: ChoicePolicy) -> Price:
     if not fleet.workers:
         return current_price(fleet.plan_price, 0.0)
     full_work = _mean_work_seconds(fleet.workers, 0)
-    live = backlog_price(
-        policy.price, fleet_backlog_seconds(fleet.workers), fleet.slo_seconds, full_work
-    )
-    return current_price(fleet.plan_price, live)
+    backlog = fleet_backlog_seconds(fleet.workers)
+    live = backlog_price(policy.price, backlog, fleet.slo_seconds, full_work)
+    batch = sum(w.profile.max_batch for w in fleet.workers) / len(fleet.workers)
+    return current_price(plan_price_now(fleet.plan_price, backlog, batch * full_work), live)
 
 
 def choose(ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> Choice | Refusal:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+#: Share of the plan's price that holds on an idle fleet.
+IDLE_SHARE = 0.1
+
 
 @dataclass(frozen=True)
 class PricePolicy:
@@ -53,6 +56,21 @@ def backlog_price(
         return 0.0
     ratio = max(0.0, backlog_seconds) / deadline_seconds
     return policy.weight / full_work_seconds * math.pow(ratio, policy.exponent)
+
+
+def plan_price_now(plan_price: float, backlog_seconds: float, full_batch_seconds: float) -> float:
+    """The plan's price as far as the fleet is busy: in full from half a batch of work per worker on.
+
+    A plan outlives a load that has gone, and a worker-second that nobody waits for is worth little;
+    a tenth is left on an idle fleet, since a plan also speaks of a load that is about to come. `full_batch_seconds` is the work of a full batch at K = 0.
+    Total: a plan's price that is no number above 0 counts as 0, an unknown batch as busy.
+    """
+    if not (math.isfinite(plan_price) and plan_price > 0):
+        return 0.0
+    if full_batch_seconds <= 0:
+        return plan_price
+    busy = max(0.0, backlog_seconds) / (full_batch_seconds / 2)
+    return plan_price * min(1.0, max(IDLE_SHARE, busy))
 
 
 def current_price(plan_price: float, live_price: float) -> Price:

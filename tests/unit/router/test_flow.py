@@ -13,7 +13,8 @@ from gesso.plan import Plan
 from gesso.rpc.v1 import worker_pb2
 from gesso_router.errors import Ending, RequestError
 
-PRICED = Plan(1, 0.0, (), 2.0, "Test", "")
+# Of which an idle fleet is charged a tenth.
+PRICED = Plan(1, 0.0, (), 20.0, "Test", "")
 NEAR = ("e1", "b", 0.97, LADDER[1:])
 
 
@@ -175,7 +176,7 @@ async def test_clipper_neither_embeds_nor_skips() -> None:
     pool, spec = ScriptedPool(matches=[match()]), service("ClipperHA")
     made = router(pool, Clock(), spec)
     made.embedder = None
-    made.plan = replace(PRICED, price=9.0)
+    made.plan = replace(PRICED, price=90.0)
     events = Events()
     image = await made.generate(job(spec), events)
     _, request = pool.sent[0]

@@ -20,7 +20,7 @@ from gesso_router.routing.choose import (
     fleet_backlog_seconds,
     fleet_price,
 )
-from gesso_router.routing.price import PricePolicy, backlog_price, current_price
+from gesso_router.routing.price import PricePolicy, backlog_price, current_price, plan_price_now
 
 POLICY = ChoicePolicy(overhead_seconds=0.0)
 IDLE_A, IDLE_B = WorkerView("a", SLOW), WorkerView("b", SLOW)
@@ -41,12 +41,25 @@ def test_idle_fleet_gives_the_best_quality() -> None:
 
 
 def test_a_price_buys_steps_from_those_who_lose_least() -> None:
-    # K = 6 saves 4.5 worker-seconds at the best batch: worth 0.09.
-    view = fleet(IDLE_A, price=0.02)
+    # K = 6 saves 4.5 worker-seconds at the best batch: worth 0.09 at the tenth that an idle fleet is charged.
+    view = fleet(IDLE_A, price=0.2)
     robust = chosen(choose(ask(1.0, 0.99, 0.98, 0.97), view, POLICY))
     fragile = chosen(choose(ask(1.0, 0.9, 0.8, 0.7), view, POLICY))
     assert (robust.skipped_steps, fragile.skipped_steps) == (6, 0)
     assert robust.price.source == "plan"
+
+
+@pytest.mark.parametrize(
+    ("backlog", "share"),
+    [(0.0, 0.1), (-1.0, 0.1), (2.0, 0.5), (4.0, 1.0), (400.0, 1.0)],
+)
+def test_the_plans_price_holds_as_far_as_the_fleet_is_busy(backlog: float, share: float) -> None:
+    assert plan_price_now(0.3, backlog, full_batch_seconds=8.0) == pytest.approx(0.3 * share)
+
+
+@pytest.mark.parametrize("price", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_plan_price_that_is_none_counts_as_0(price: float) -> None:
+    assert plan_price_now(price, 100.0, 8.0) == 0.0
 
 
 def test_a_backlog_raises_the_price_above_the_plans() -> None:
@@ -106,10 +119,10 @@ def test_load_goes_to_the_worker_that_finishes_first() -> None:
 
 
 def test_latents_draw_a_prompt_to_their_holder_by_the_fetch_they_save() -> None:
-    view = fleet(IDLE_B, IDLE_A, price=0.1)
+    view = fleet(IDLE_B, IDLE_A, price=1.0)
     assert chosen(choose(ask(1.0, 0.99, 0.99, 0.99), view, POLICY)).worker == "a"
     # The fetch takes half a second, the queue there far more.
-    queue_there = fleet(IDLE_B, WorkerView("a", SLOW, active=(9, 9), queued=(9, 9)), price=0.1)
+    queue_there = fleet(IDLE_B, WorkerView("a", SLOW, active=(9, 9), queued=(9, 9)), price=1.0)
     got = chosen(choose(ask(1.0, 0.99, 0.99, 0.99, deadline=20.0), queue_there, POLICY))
     assert got.worker == "b"
     assert got.finish_seconds == pytest.approx(4.5)

@@ -62,8 +62,9 @@ def plan_price_now(plan_price: float, backlog_seconds: float, full_batch_seconds
     """The plan's price as far as the fleet is busy: in full from half a batch of work per worker on.
 
     A plan outlives a load that has gone, and a worker-second that nobody waits for is worth little;
-    a tenth is left on an idle fleet, since a plan also speaks of a load that is about to come. `full_batch_seconds` is the work of a full batch at K = 0.
-    Total: a plan's price that is no number above 0 counts as 0, an unknown batch as busy.
+    a tenth is left on an idle fleet, since a plan also speaks of a load that is about to come.
+    `full_batch_seconds` is the work of a full batch at K = 0. Total: a plan's price that is no
+    number above 0 counts as 0, an unknown batch as busy.
     """
     if not (math.isfinite(plan_price) and plan_price > 0):
         return 0.0

@@ -363,7 +363,9 @@ class Router:
         flight, option, choice = placement.flight, placement.option, placement.choice
         self.fleet.finished(placement.worker, flight)
         if choice is None:
-            self.gate.finished(placement.worker, missed=now > run.ticket.deadline_s)
+            # Clipper's AIMD holds the batch's own latency to the objective; the wait before it is not the window's.
+            objective_s = run.ticket.deadline_s - run.ticket.arrived_s
+            self.gate.finished(placement.worker, missed=now - flight.sent_s > objective_s)
             return
         if made.skipped_steps == option.skipped_steps:
             self.margin = self.margin.observe(choice.finish_seconds, now - flight.sent_s)

@@ -1,10 +1,11 @@
 """Clipper-HA, the baseline: K = 0, least-loaded worker, AIMD windows, late requests dropped lazily.
 
 As Clipper (NSDI'17) and the papers that compare with it define it: the window of a worker, how many
-requests it is given at once, grows by one when no deadline was missed and halves on a miss. A
-request leaves the router's queue when a window opens; only then is its deadline looked at, and it
-is dropped if full generation can no longer make it. Without that last clause an overloaded queue
-would be served just past its deadlines for ever, and the comparison would be with a straw man.
+requests it is given at once, grows by one while a batch takes no longer than the latency objective
+and halves when one does. A request leaves the router's queue when a window opens; only then is its
+deadline looked at, and it is dropped if full generation can no longer make it. Without that last
+clause an overloaded queue would be served just past its deadlines for ever, and the comparison
+would be with a straw man.
 """
 
 from __future__ import annotations

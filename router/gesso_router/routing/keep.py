@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gesso_router.routing.quality import Match
 
 #: A run that skipped at most this share of its steps drew most of the image itself.
-KEEP_SKIPPED_SHARE = 0.2
+KEEP_SKIPPED_SHARE = 0.1
 #: A run this good is worth starting from, whatever it skipped.
 KEEP_QUALITY = 0.97
 #: From here on two prompts are one to the embedding: another entry would only take room.
@@ -23,7 +23,7 @@ def keep_latents(
 ) -> bool:
     """Whether to cache the latents of a run.
 
-    Yes when K <= 10 of 50 steps or the predicted quality is 0.97 or more: latents of a poor image
+    Yes when K <= 5 of 50 steps or the predicted quality is 0.97 or more: latents of a poor image
     hand its faults on to every prompt that starts from them. No when the same prompt is held
     already at every level above 0.
     """

@@ -48,18 +48,18 @@ class RateShape:
 
 
 #: A day in three minutes, in units of the fleet's capacity at K = 0: a quiet night, a steep morning, a plateau
-#: that full generation cannot serve, a calm afternoon, a short evening peak, and the night again. Mean 0.8.
+#: that full generation cannot serve, a calm afternoon, a short evening peak, and the night again. Mean 0.72.
 SWING = RateShape(
     (
         (0.0, 0.3),
         (30.0, 0.3),
-        (60.0, 1.6),
-        (80.0, 1.6),
-        (95.0, 0.6),
-        (130.0, 0.6),
-        (143.0, 1.3),
-        (150.0, 1.3),
-        (163.0, 0.3),
+        (58.0, 1.6),
+        (72.0, 1.6),
+        (88.0, 0.5),
+        (130.0, 0.5),
+        (142.0, 1.2),
+        (149.0, 1.2),
+        (162.0, 0.3),
         (180.0, 0.3),
     )
 )

@@ -49,7 +49,14 @@ def test_pace_follows_the_rate_and_forgets() -> None:
 
 @pytest.mark.parametrize(
     ("k", "quality", "kept"),
-    [(0, 1.0, True), (10, 0.5, True), (15, 0.97, True), (15, 0.96, False), (25, 0.99, True)],
+    [
+        (0, 1.0, True),
+        (5, 0.5, True),
+        (10, 0.5, False),
+        (15, 0.97, True),
+        (15, 0.96, False),
+        (25, 0.99, True),
+    ],
 )
 def test_latents_of_runs_that_are_good_enough_are_kept(k: int, quality: float, kept: bool) -> None:
     assert keep_latents(k, quality, 50, [], LADDER) is kept

@@ -363,7 +363,7 @@ class Router:
         flight, option, choice = placement.flight, placement.option, placement.choice
         self.fleet.finished(placement.worker, flight)
         if choice is None:
-            # Clipper's AIMD holds the batch's own latency to the objective; the wait before it is not the window's.
+            # Clipper's AIMD holds the batch's own latency to the objective, not the wait before it.
             objective_s = run.ticket.deadline_s - run.ticket.arrived_s
             self.gate.finished(placement.worker, missed=now - flight.sent_s > objective_s)
             return

@@ -29,7 +29,8 @@ from gesso_simulator.workloads.sessions import PromptRequest, SessionMix, prompt
 
 SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "tiny.yaml"
 POLICIES = ("QualityAware", "ClipperHA")
-CAPACITY_SECONDS = 12.0
+#: Long enough for a steady figure, and for a history that fills the cache.
+CAPACITY_SECONDS = 25.0
 #: After the measurement: long enough for the planner to see that the load has gone.
 SETTLE_SECONDS = 12.0
 QUALITY_SAMPLES = 240

@@ -124,8 +124,9 @@ def _plot_mix(axis: Axes, run: Run, edges: NDArray[np.float64]) -> None:
                 textcoords="offset points",
                 fontsize=7,
                 rotation=90,
-                color="white",
+                color="black",
                 va="bottom",
+                bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
             )
             before = sample.mix
 

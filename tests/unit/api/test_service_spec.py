@@ -103,7 +103,7 @@ FAULTS = {
         "spec.slo.attainment: 1 is not allowed: below 1",
     ),
     "quality above one": (
-        "minRelativeQuality: 0.9",
+        "minRelativeQuality: 0.8",
         "minRelativeQuality: 1.5",
         "spec.slo.minRelativeQuality: 1.5 is not allowed: at most 1",
     ),

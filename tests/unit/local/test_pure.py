@@ -114,7 +114,7 @@ def test_status_of_a_service_that_is_well(service):
         ),
         ({"window": Window()}, "SLOMet", ("Unknown", "NoRequests")),
         (
-            {"window": play(counters(0, 0), counters(2, 10, quality=8.0))},
+            {"window": play(counters(0, 0), counters(2, 10, quality=7.0))},
             "QualityMet",
             ("False", "BelowFloor"),
         ),

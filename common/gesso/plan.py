@@ -7,11 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """One level of the ladder: K, the workers assigned to it, its share of the load (0 to 1)."""
+    """One variant of the plan: K of a model, the workers assigned to it, its share of the load (0 to 1).
+
+    `model` is empty for the service's own model, else the name of another variant's; `device` is the
+    device class of these workers, empty where the fleet has one class only.
+    """
 
     skipped_steps: int
     workers: int
     share: float
+    model: str = ""
+    device: str = ""
+
+    @property
+    def variant(self) -> str:
+        """`10` for K = 10 of the service's model, `lightning` for another model's K = 0, `lightning/10` above."""
+        if not self.model:
+            return str(self.skipped_steps)
+        return f"{self.model}/{self.skipped_steps}" if self.skipped_steps else self.model
 
 
 @dataclass(frozen=True)
@@ -20,6 +33,12 @@ class Plan:
 
     `price` is the dual value of capacity: the relative quality that one more worker-second would buy,
     in units of one image's relative quality per worker-second. 0 when capacity does not bind.
+    `price_curve` is that price at other backlogs: points (backlog in seconds per worker, price), both
+    ascending, straight lines between them, constant beyond; empty where a policy has none.
+    `device_worth` is what a second of a device class is worth relative to the fleet's average second, by
+    class; absent classes count 1. Another model that workers hold stands there under its own name, relative to
+    the same second. `route` is the row-stochastic matrix P[optimal K][served K'] over the ladder, for policies
+    that redirect by probabilities; empty for others.
     """
 
     revision: int
@@ -28,16 +47,28 @@ class Plan:
     price: float
     reason: str
     message: str
+    price_curve: tuple[tuple[float, float], ...] = ()
+    device_worth: tuple[tuple[str, float], ...] = ()
+    route: tuple[tuple[float, ...], ...] = ()
 
     @property
     def mix(self) -> dict[int, int]:
-        """Workers by K, levels without a worker left out."""
-        return {level.skipped_steps: level.workers for level in self.levels if level.workers}
+        """Workers of the service's own model by K, over all device classes; levels without a worker left out."""
+        mix: dict[int, int] = {}
+        for level in self.levels:
+            if level.workers and not level.model:
+                mix[level.skipped_steps] = mix.get(level.skipped_steps, 0) + level.workers
+        return dict(sorted(mix.items()))
 
     @property
     def mix_text(self) -> str:
-        """The mix as `kubectl get` shows it: `0:5,10:2,25:1`."""
-        return ",".join(f"{k}:{n}" for k, n in sorted(self.mix.items()))
+        """The mix as `kubectl get` shows it: `0:5,10:2,25:1`; other models by name: `0:7,lightning:1`."""
+        other: dict[str, int] = {}
+        for level in self.levels:
+            if level.workers and level.model:
+                other[level.variant] = other.get(level.variant, 0) + level.workers
+        own = [(str(k), n) for k, n in self.mix.items()]
+        return ",".join(f"{variant}:{n}" for variant, n in (*own, *sorted(other.items())))
 
 
 @dataclass(frozen=True)

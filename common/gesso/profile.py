@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
 class Profile:
     """Measured times of one model on one device.
 
-    `step_seconds[b - 1]` is one tick of a denoising batch of `b` requests, guidance included, in seconds;
-    its length is the largest batch. `encode_seconds` and `decode_seconds` are per image.
+    `step_seconds[b - 1]` is one tick of a denoising batch of `b` requests, guidance included, in seconds; its
+    length is the largest batch. `encode_seconds` and `decode_seconds` are per image. `p95_ratio` is the 95th
+    percentile of latency over its mean, waiting apart: 1 where times do not vary, or nobody measured how they
+    do.
     """
 
     device: str
@@ -20,6 +23,7 @@ class Profile:
     encode_seconds: float
     decode_seconds: float
     step_seconds: tuple[float, ...]
+    p95_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -31,6 +35,8 @@ class Profile:
         times = (self.encode_seconds, self.decode_seconds, *self.step_seconds)
         if any(not math.isfinite(t) or t < 0 for t in times) or min(self.step_seconds) <= 0:
             raise ValueError(f"{times}: times are finite, step times above 0")
+        if not 1 <= self.p95_ratio < math.inf:
+            raise ValueError(f"p95_ratio: {self.p95_ratio} is not allowed: 1 or more, finite")
 
     @property
     def max_batch(self) -> int:
@@ -41,6 +47,12 @@ class Profile:
     def fixed_seconds(self) -> float:
         """Device seconds of an image that do not depend on K."""
         return self.encode_seconds + self.decode_seconds
+
+    @cached_property
+    def busy_step_seconds(self) -> float:
+        """Device seconds of one denoising step of one image on a worker kept at its best batch."""
+        batch = self.best_batch()
+        return self.tick_seconds(batch) / batch
 
     def tick_seconds(self, batch: int) -> float:
         """Seconds of one tick of `batch` requests; beyond the largest batch, of the largest."""
@@ -90,4 +102,5 @@ def mean_profile(profiles: Sequence[Profile]) -> Profile:
         encode_seconds=sum(p.encode_seconds for p in profiles) / n,
         decode_seconds=sum(p.decode_seconds for p in profiles) / n,
         step_seconds=tuple(sum(p.step_seconds[b] for p in profiles) / n for b in range(width)),
+        p95_ratio=sum(p.p95_ratio for p in profiles) / n,
     )

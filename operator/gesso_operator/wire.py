@@ -23,6 +23,9 @@ def router_report(reply: router_pb2.ReportResponse, ladder: tuple[int, ...]) -> 
         ),
         backlog_s=reply.backlog_seconds,
         plan_revision=reply.plan_revision,
+        optimal_levels=tuple(zip(reply.skipped_steps, reply.optimal_by_level, strict=False))
+        if same
+        else (),
     )
 
 
@@ -53,24 +56,42 @@ def device_profile(message: worker_pb2.DeviceProfile) -> Profile | None:
         return None
 
 
+def plan_message(plan: Plan) -> router_pb2.Plan:
+    """A plan for the wire, nothing left out."""
+    return router_pb2.Plan(
+        revision=plan.revision,
+        made_at=plan.made_at_s,
+        levels=[
+            router_pb2.LevelPlan(
+                skipped_steps=level.skipped_steps,
+                workers=level.workers,
+                share=level.share,
+                model=level.model,
+                device=level.device,
+            )
+            for level in plan.levels
+        ],
+        price=plan.price,
+        reason=plan.reason,
+        message=plan.message,
+        price_curve=[
+            router_pb2.PricePoint(backlog_seconds=backlog, price=price)
+            for backlog, price in plan.price_curve
+        ],
+        device_worth=[
+            router_pb2.DeviceWorth(device=device, worth=worth)
+            for device, worth in plan.device_worth
+        ],
+        route=[router_pb2.RouteRow(probability=row) for row in plan.route],
+    )
+
+
 def apply_plan_request(
     plan: Plan, members: Iterable[Member], levels: Mapping[str, int]
 ) -> router_pb2.ApplyPlanRequest:
     """A plan with the endpoints of the workers that serve; `levels` are their assigned levels, by name."""
     return router_pb2.ApplyPlanRequest(
-        plan=router_pb2.Plan(
-            revision=plan.revision,
-            made_at=plan.made_at_s,
-            levels=[
-                router_pb2.LevelPlan(
-                    skipped_steps=level.skipped_steps, workers=level.workers, share=level.share
-                )
-                for level in plan.levels
-            ],
-            price=plan.price,
-            reason=plan.reason,
-            message=plan.message,
-        ),
+        plan=plan_message(plan),
         workers=[
             router_pb2.WorkerEndpoint(
                 name=m.name, address=m.address, assigned_skipped_steps=levels.get(m.name, 0)

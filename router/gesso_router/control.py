@@ -112,6 +112,7 @@ class Control:
             skipped_steps_sum=ledger.skipped_steps_sum,
             skipped_steps=ledger.ladder,
             served_by_level=[ledger.served_by_level[k] for k in ledger.ladder],
+            optimal_by_level=[ledger.optimal_by_level[k] for k in ledger.ladder],
             classes=[
                 router_pb2.PromptClass(
                     name=name, arrivals=tally.arrivals, quality=ledger.mean_quality(name)

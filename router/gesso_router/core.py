@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Callable
 
@@ -20,29 +20,22 @@ from gesso_router import messages
 from gesso_router.embedding import Embedder, Vector
 from gesso_router.errors import Ending, RequestError
 from gesso_router.fleet import Fleet
-from gesso_router.gate import ClipperGate, DeadlinePassedError
+from gesso_router.gate import ClipperGate
 from gesso_router.ledger import Ledger, Outcome, Served
+from gesso_router.placing import Placer
 from gesso_router.pool import Pool, WorkerFailedError
-from gesso_router.routing.choose import Ask, Choice, ChoicePolicy, FleetView, Refusal, choose
-from gesso_router.routing.clipper import Waiting
+from gesso_router.routing.baselines.nirvana import optimal_k
+from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.margin import Margin
-from gesso_router.routing.pace import Pace
-from gesso_router.routing.quality import (
-    Option,
-    QualityPredictor,
-    planning_curve,
-    serving_options,
-)
+from gesso_router.routing.quality import Option, QualityPredictor, planning_curve, serving_options
+from gesso_router.routing.view import FleetView
 from gesso_router.run import (
-    FULL,
     OUTCOMES,
     REFUSED_AT_ONCE,
     Emit,
     Placement,
     Run,
     prompt_hash,
-    refused,
     unserved,
 )
 from gesso_router.settings import RouterSettings
@@ -66,24 +59,22 @@ class Router:
         settings: RouterSettings | None = None,
         policy: ChoicePolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
     ) -> None:
-        """`clock` gives monotonic seconds. Set `embedder` before the first request, or it is refused."""
+        """`clock` gives monotonic seconds, `draw` numbers uniform in [0, 1).
+
+        `policy` replaces the constants of a policy that chooses by price. Set `embedder` before the
+        first request, or it is refused.
+        """
         self.service = service
         self.predictor = predictor
         self.fleet = fleet
         self.settings = settings or RouterSettings()
-        self.policy = policy or ChoicePolicy()
         self.embedder: Embedder | None = None
-        self.plan: Plan | None = None
         self.draining = False
-        self.margin = Margin()
-        self.pace = Pace()
-        self.fetch_seconds = 0.005
         self._pool = pool
         self._clock = clock
-        self._clipper = service.spec.scheduling.policy == "ClipperHA"
-        self._largest_batch = service.spec.workers.max_batch
-        self.gate = ClipperGate(fleet, self._largest_batch, clock)
+        self._placer = Placer(service, predictor, fleet, self.settings, clock, policy, draw)
         self.ledger = Ledger(
             service.ladder,
             predictor.class_names,
@@ -92,11 +83,35 @@ class Router:
         )
 
     @property
+    def plan(self) -> Plan | None:
+        """The plan in force."""
+        return self._placer.plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._placer.plan = plan
+
+    @property
+    def policy(self) -> ChoicePolicy:
+        """The constants of the choice by price."""
+        return self._placer.price_policy
+
+    @property
+    def gate(self) -> ClipperGate:
+        """Where prompts wait under a policy with one queue; empty under the others."""
+        return self._placer.gate
+
+    @property
+    def needs_embedder(self) -> bool:
+        """Whether the policy looks at prompts at all."""
+        return self._placer.needs_prompt
+
+    @property
     def unready_reason(self) -> str | None:
         """Why a request sent now would be refused as UNAVAILABLE; None if it would not."""
         if self.draining:
             return "the router is shutting down"
-        if self.embedder is None and not self._clipper:
+        if self.embedder is None and self.needs_embedder:
             return "the router is starting: its embedding model is loading"
         if self.fleet.usable:
             return None
@@ -115,16 +130,7 @@ class Router:
 
     def view(self) -> FleetView:
         """The fleet as choices are made on it, now."""
-        now = self._clock()
-        return FleetView(
-            workers=self.fleet.views(now),
-            slo_seconds=self.service.spec.slo.latency_seconds,
-            plan_price=self.plan.price if self.plan else 0.0,
-            arrivals_per_second=self.pace.per_second(now),
-            mean_steps=self.pace.mean_steps,
-            fetch_seconds=self.fetch_seconds,
-            margin=self.margin.factor,
-        )
+        return self._placer.view()
 
     async def generate(
         self, job: Job, emit: Emit, time_remaining: float | None = None
@@ -164,10 +170,10 @@ class Router:
 
     async def _serve(self, run: Run) -> image_pb2.Image:
         self._admit()
-        if not self._clipper:
+        if self.needs_embedder:
             await self._prepare(run)
         while True:
-            placement = await self._place(run)
+            placement = await self._placer.place(run)
             try:
                 return await self._attempt(run, placement)
             except WorkerFailedError as failure:
@@ -226,12 +232,22 @@ class Router:
                 self.fleet.reachable,
                 min(self.settings.lookup_longest, max(0.0, self.settings.lookup_share * left)),
             )
-            run.options = serving_options(self.predictor, run.matches)
-        similarity = run.matches[0].similarity if run.matches else None
+            run.options = serving_options(self.predictor, run.matches, run.embedding)
+        nearest = run.matches[0] if run.matches else None
         self.ledger.classify(
-            self.predictor.prompt_class(similarity),
+            self.predictor.prompt_class(
+                nearest.similarity if nearest else None,
+                run.embedding,
+                nearest.embedding if nearest else None,
+            ),
             planning_curve(run.options, self.predictor.ladder),
+            optimal_k(
+                nearest.similarity if nearest else -1.0,
+                self.service.ladder,
+                self.service.spec.model.steps,
+            ),
         )
+        self._placer.seen(run)
 
     async def _embed(self, job: Job) -> Vector | None:
         assert self.embedder is not None
@@ -241,52 +257,6 @@ class Router:
         except Exception as error:  # without an embedding the prompt is served in full
             log.warning("no embedding", extra={"request": job.request_id, "cause": repr(error)})
             return None
-
-    async def _place(self, run: Run) -> Placement:
-        """Books the next attempt on a worker. Raises RequestError.
-
-        Nothing is awaited between decision and booking, so that the next decision sees it.
-        """
-        failed = frozenset(run.failed_on)
-        if self._clipper:
-            worker = await self._clipper_turn(run, failed)
-            return self._book(run, worker, FULL[0], None)
-        now = self._clock()
-        if failed:  # latents on a worker that failed are out of reach
-            run.options = serving_options(
-                self.predictor, [m for m in run.matches if m.worker not in failed]
-            )
-        ask = Ask(
-            options=run.options,
-            steps=self.service.spec.model.steps,
-            deadline_seconds=run.ticket.deadline_s - now,
-            min_quality=run.job.min_quality,
-            exclude=failed,
-            accept_late=bool(failed),
-        )
-        decision = choose(ask, self.view(), self.policy)
-        if isinstance(decision, Refusal):
-            raise unserved(run) if failed else refused(decision)
-        self.pace = self.pace.arrived(now, ask.steps - decision.skipped_steps)
-        return self._book(run, decision.worker, decision.option, decision)
-
-    def _book(self, run: Run, worker: str, option: Option, choice: Choice | None) -> Placement:
-        wire_id = f"{run.job.request_id}.{secrets.token_hex(4)}"
-        steps = self.service.spec.model.steps - option.skipped_steps
-        flight = self.fleet.sent(worker, wire_id, steps, self._clock())
-        return Placement(worker, option, choice, flight)
-
-    async def _clipper_turn(self, run: Run, failed: frozenset[str]) -> str:
-        if failed and not set(self.fleet.usable) - failed:
-            raise unserved(run)
-        waiting = Waiting(secrets.token_hex(8), run.ticket.deadline_s, failed)
-        await run.emit(messages.queued(run.job.request_id, 0.0))
-        try:
-            return await self.gate.turn(waiting, self._give_up_s(run))
-        except DeadlinePassedError:
-            raise RequestError(
-                Ending.DEADLINE, "deadline", "dropped: its deadline passed before its turn came"
-            ) from None
 
     async def _attempt(self, run: Run, placement: Placement) -> image_pb2.Image:
         job, flight, worker = run.job, placement.flight, placement.worker
@@ -311,16 +281,14 @@ class Router:
             made = await self._pool.generate(
                 worker,
                 self._request(run, placement),
-                max(0.0, self._give_up_s(run) - self._clock()),
+                max(0.0, self._placer.give_up_s(run) - self._clock()),
                 on_event,
             )
         finally:
             now = self._clock()
-            self.fleet.done(worker, flight.request_id, now)
-            if self._clipper:
-                self.gate.pump()
-        self._learn(run, placement, made, now)
-        quality = self._quality(placement.option, made.skipped_steps)
+            self._placer.ended(placement, now)
+        self._placer.learn(run, placement, made, now)
+        quality = self._quality(run, placement.option, made.skipped_steps)
         run.ticket.served(now, Served(made.skipped_steps, quality))
         started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s
         return messages.image(
@@ -356,35 +324,16 @@ class Router:
             keep,
         )
 
-    def _learn(
-        self, run: Run, placement: Placement, made: worker_pb2.WorkerImage, now: float
-    ) -> None:
-        """What an image teaches about the next: how far estimates are off, what a fetch and a window bear."""
-        flight, option, choice = placement.flight, placement.option, placement.choice
-        self.fleet.finished(placement.worker, flight)
-        if choice is None:
-            # Clipper's AIMD holds the batch's own latency to the objective, not the wait before it.
-            objective_s = run.ticket.deadline_s - run.ticket.arrived_s
-            self.gate.finished(placement.worker, missed=now - flight.sent_s > objective_s)
-            return
-        if made.skipped_steps == option.skipped_steps:
-            self.margin = self.margin.observe(choice.finish_seconds, now - flight.sent_s)
-        if option.match is not None and option.match.worker != placement.worker:
-            self.fetch_seconds += 0.1 * (made.fetch_seconds - self.fetch_seconds)
-
-    def _quality(self, option: Option, used: int) -> float:
+    def _quality(self, run: Run, option: Option, used: int) -> float:
         """Predicted quality at the K that the worker used, which may be below the one asked for."""
         if used == option.skipped_steps:
             return option.quality
         if used == 0 or option.match is None:
             return 1.0
-        curve = self.predictor.quality(option.match.similarity)
+        match = option.match
+        curve = self.predictor.quality(match.similarity, run.embedding, match.embedding)
         by_level = dict(zip(self.predictor.ladder, curve, strict=True))
         return by_level.get(used, option.quality)
 
     def _tenant(self, job: Job) -> str:
         return job.tenant if self.service.spec.cache.isolation == "Tenant" else ""
-
-    def _give_up_s(self, run: Run) -> float:
-        ticket = run.ticket
-        return ticket.arrived_s + self.settings.late_factor * (ticket.deadline_s - ticket.arrived_s)

@@ -11,8 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gesso.profile import Profile
-from gesso_router.routing.choose import WorkerView
 from gesso_router.routing.margin import Drift
+from gesso_router.routing.view import WorkerView
+
+#: Seconds for which the view of a worker is kept if nothing is heard of it: its requests grow older with the
+#: clock, those of a worker that denoises nothing do not. At a thousand workers, making all views anew would
+#: take longer than a decision may.
+_VIEW_SECONDS = 0.05
+_RESTING_VIEW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class WorkerState:
     ended: dict[str, float] = field(
         default_factory=dict
     )  # request id -> when, since the last report
+    view: WorkerView | None = None  # as of view_s, until something changes
+    view_s: float = 0.0
 
     @property
     def reachable(self) -> bool:
@@ -109,7 +117,8 @@ class Fleet:
         came = [n for n in wanted if n not in self._workers]
         for name, endpoint in wanted.items():
             state = self._workers.setdefault(name, WorkerState(endpoint))
-            state.endpoint = endpoint
+            if state.endpoint != endpoint:
+                state.endpoint, state.view = endpoint, None
         return came, went
 
     @property
@@ -150,6 +159,7 @@ class Fleet:
         state.foreign = sum(i not in state.flights for i, _ in report.active)
         # What ended before the poll was sent cannot be in the report.
         state.ended = {i: t for i, t in state.ended.items() if t >= asked_s}
+        state.view = None
 
     def missed(self, name: str) -> bool:
         """A worker did not answer a poll in time; True if it counts as lost from now on."""
@@ -176,6 +186,7 @@ class Fleet:
         state = self._workers.get(name)
         if state is not None:
             state.flights[request_id] = flight
+            state.view = None
         return flight
 
     def done(self, name: str, request_id: str, now_s: float) -> None:
@@ -183,12 +194,15 @@ class Fleet:
         state = self._workers.get(name)
         if state is not None and state.flights.pop(request_id, None) is not None:
             state.ended[request_id] = now_s
+            state.view = None
 
     def started(self, name: str, flight: Flight, remaining: int, now_s: float) -> None:
         """A request is in the denoising batch."""
         flight.active, flight.remaining = True, max(1, remaining)
         flight.started_s = flight.progress_s = now_s
         state, profile = self._of(name)
+        if state is not None:
+            state.view = None
         if state is not None and profile is not None:
             state.stalled += profile.encode_seconds
             flight.stalled_before = state.stalled
@@ -200,6 +214,8 @@ class Fleet:
             batch = state.foreign + sum(f.active for f in state.flights.values())
             steps = flight.remaining - remaining
             flight.expected_seconds += steps * profile.tick_seconds(max(1, batch))
+        if state is not None:
+            state.view = None
         flight.active, flight.remaining, flight.progress_s = True, max(1, remaining), now_s
 
     def finished(self, name: str, flight: Flight) -> None:
@@ -213,11 +229,12 @@ class Fleet:
             flight.expected_seconds + held_up, took, flight.progress_s
         )
         state.stalled += profile.decode_seconds
+        state.view = None
 
-    def full_seconds(self, name: str, batch: int) -> float:
-        """Seconds of an image at K = 0 in a batch on a worker as it is now; 0 while its profile is unknown."""
+    def image_seconds(self, name: str, skipped_steps: int, batch: int) -> float:
+        """Seconds of an image at K in a batch on a worker as it is now; 0 while its profile is unknown."""
         profile = self._of(name)[1]
-        return profile.latency_seconds(0, batch) if profile is not None else 0.0
+        return profile.latency_seconds(skipped_steps, batch) if profile is not None else 0.0
 
     def _of(self, name: str) -> tuple[WorkerState | None, Profile | None]:
         """A worker and its profile as it is now."""
@@ -228,7 +245,16 @@ class Fleet:
 
     def views(self, now_s: float) -> tuple[WorkerView, ...]:
         """The usable workers with their work, each request once."""
-        return tuple(self._view(w, now_s) for w in self._workers.values() if w.usable)
+        return tuple([self._kept(w, now_s) for w in self._workers.values() if w.usable])
+
+    def _kept(self, state: WorkerState, now_s: float) -> WorkerView:
+        view = state.view
+        if view is not None:
+            lasts = _VIEW_SECONDS if view.active else _RESTING_VIEW_SECONDS
+            if 0.0 <= now_s - state.view_s < lasts:
+                return view
+        state.view, state.view_s = self._view(state, now_s), now_s
+        return state.view
 
     def _view(self, state: WorkerState, now_s: float) -> WorkerView:
         report = state.report

@@ -1,4 +1,4 @@
-"""Clipper-HA's queue in the router: a request waits for a worker's window.
+"""Clipper's queue in the router: a request waits for a worker's window.
 
 The decisions are routing/clipper.py's.
 """
@@ -67,7 +67,7 @@ class ClipperGate:
         while self._queue:
             head, future = next(iter(self._queue.values()))
             usable = self._fleet.usable
-            slots = [self._slot(w) for w in usable]
+            slots = [self._slot(w, head.skipped_steps) for w in usable]
             turn = next_turn((head,), slots, self._clock())
             if turn is None:
                 return
@@ -80,9 +80,10 @@ class ClipperGate:
                 self._promised[turn.worker] = self._promised.get(turn.worker, 0) + 1
                 future.set_result(turn.worker)
 
-    def _slot(self, worker: str) -> Slot:
+    def _slot(self, worker: str, skipped_steps: int) -> Slot:
         in_flight = self._fleet.in_flight(worker) + self._promised.get(worker, 0)
-        seconds = self._fleet.full_seconds(worker, min(in_flight + 1, self._largest))
+        batch = min(in_flight + 1, self._largest)
+        seconds = self._fleet.image_seconds(worker, skipped_steps, batch)
         return Slot(worker, self.window(worker), in_flight, seconds)
 
     def _unpromise(self, worker: str) -> None:

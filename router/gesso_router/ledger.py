@@ -82,6 +82,7 @@ class Ledger:
         self.quality_sum = 0.0
         self.skipped_steps_sum = 0.0
         self.served_by_level = dict.fromkeys(self.ladder, 0)
+        self.optimal_by_level = dict.fromkeys(self.ladder, 0)
         self.classes = {n: ClassTally(0, [0.0] * len(self.ladder)) for n in class_names}
         self._window_s = latency_window_s
         self._latencies: deque[tuple[float, float]] = deque(maxlen=latency_samples)
@@ -96,8 +97,9 @@ class Ledger:
         self.offered += 1
         return Ticket(self, now_s, now_s + slo_seconds)
 
-    def classify(self, name: str, curve: QualityCurve) -> None:
-        """The class of an arrival is known."""
+    def classify(self, name: str, curve: QualityCurve, optimal_k: int) -> None:
+        """The class of an arrival is known, and its optimal K, which is a level of the ladder."""
+        self.optimal_by_level[optimal_k] += 1
         tally = self.classes[name]
         tally.arrivals += 1
         for i, quality in enumerate(curve.quality):

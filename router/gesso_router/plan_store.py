@@ -13,6 +13,7 @@ from gesso.rpc.v1 import router_pb2
 from gesso_router.fleet import Endpoint
 
 FILE_NAME = "plan.json"
+_ROW_TOLERANCE = 1e-6
 
 
 class PlanError(ValueError):
@@ -21,11 +22,7 @@ class PlanError(ValueError):
 
 def plan_of(request: router_pb2.ApplyPlanRequest) -> tuple[Plan, tuple[Endpoint, ...]]:
     """The plan and its workers from the wire. Raises PlanError."""
-    wire = request.plan
-    if wire.revision < 1:
-        raise PlanError(f"plan.revision: {wire.revision} is not allowed: at least 1")
-    if not math.isfinite(wire.price) or wire.price < 0:
-        raise PlanError(f"plan.price: {wire.price} is not allowed: 0 or more, finite")
+    plan = _plan(request.plan)
     names: set[str] = set()
     for i, worker in enumerate(request.workers):
         # Names travel in HTTP headers.
@@ -37,18 +34,54 @@ def plan_of(request: router_pb2.ApplyPlanRequest) -> tuple[Plan, tuple[Endpoint,
         if not host or not port.isdigit():
             raise PlanError(f"workers[{i}].address: {worker.address!r} is not allowed: host:port")
         names.add(worker.name)
-    plan = Plan(
-        revision=wire.revision,
-        made_at_s=wire.made_at,
-        levels=tuple(LevelPlan(p.skipped_steps, p.workers, p.share) for p in wire.levels),
-        price=wire.price,
-        reason=wire.reason,
-        message=wire.message,
-    )
     endpoints = tuple(
         Endpoint(w.name, w.address, w.assigned_skipped_steps) for w in request.workers
     )
     return plan, endpoints
+
+
+def _plan(wire: router_pb2.Plan) -> Plan:
+    if wire.revision < 1:
+        raise PlanError(f"plan.revision: {wire.revision} is not allowed: at least 1")
+    _amount("plan.price", wire.price)
+    for i, level in enumerate(wire.levels):
+        _amount(f"plan.levels[{i}].share", level.share)
+    curve = tuple((p.backlog_seconds, p.price) for p in wire.price_curve)
+    for i, (backlog, price) in enumerate(curve):
+        _amount(f"plan.price_curve[{i}].backlog_seconds", backlog)
+        _amount(f"plan.price_curve[{i}].price", price)
+        if i and backlog < curve[i - 1][0]:
+            raise PlanError(
+                f"plan.price_curve[{i}].backlog_seconds: {backlog} is not allowed: ascending"
+            )
+    for i, device in enumerate(wire.device_worth):
+        _amount(f"plan.device_worth[{i}].worth", device.worth)
+    route = tuple(tuple(row.probability) for row in wire.route)
+    for i, row in enumerate(route):
+        for p in row:
+            _amount(f"plan.route[{i}]", p)
+        if len(row) != len(route) or abs(sum(row) - 1) > _ROW_TOLERANCE:
+            raise PlanError(
+                f"plan.route[{i}]: {row} is not allowed: {len(route)} probabilities with sum 1"
+            )
+    return Plan(
+        revision=wire.revision,
+        made_at_s=wire.made_at,
+        levels=tuple(
+            LevelPlan(p.skipped_steps, p.workers, p.share, p.model, p.device) for p in wire.levels
+        ),
+        price=wire.price,
+        reason=wire.reason,
+        message=wire.message,
+        price_curve=curve,
+        device_worth=tuple((d.device, d.worth) for d in wire.device_worth),
+        route=route,
+    )
+
+
+def _amount(field: str, value: float) -> None:
+    if not math.isfinite(value) or value < 0:
+        raise PlanError(f"{field}: {value} is not allowed: 0 or more, finite")
 
 
 class PlanStore:

@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Placement:
-    """An attempt, booked: worker, K and source, the choice behind it (None: Clipper-HA), the flight."""
+    """An attempt, booked: worker, K and source, the choice behind it (None: Clipper), the flight."""
 
     worker: str
     option: Option

@@ -159,7 +159,7 @@ class RouterServer:
 
     async def load(self) -> None:
         """Loads the embedding model, unless the policy needs none; then health is SERVING."""
-        if self.service.spec.scheduling.policy != "ClipperHA":
+        if self.router.needs_embedder:
             encode = await asyncio.to_thread(load_encoder, self.service.spec.router.embedding)
             self._embedder = TextEmbedder(
                 encode, self.settings.embed_batch, self.settings.embed_cache

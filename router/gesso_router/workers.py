@@ -17,6 +17,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import numpy as np
+import numpy.typing as npt
 
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
@@ -118,7 +120,7 @@ class WorkerPool:
         answers = await asyncio.gather(*calls)
         self.unanswered_lookups += answers.count(None)
         matches = [
-            Match(m.entry_id, name, m.similarity, tuple(m.held_levels))
+            Match(m.entry_id, name, m.similarity, tuple(m.held_levels), _vector(m.embedding))
             for (name, _), answer in zip(links, answers, strict=True)
             if answer is not None
             for m in answer.matches
@@ -223,6 +225,11 @@ async def _close(link: _Link, grace: float) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await link.poller
     await link.channel.close(grace if link.calls else None)
+
+
+def _vector(numbers: Sequence[float]) -> npt.NDArray[np.float32] | None:
+    """An embedding from the wire; None where a worker does not tell it."""
+    return np.asarray(numbers, np.float32) if len(numbers) else None
 
 
 async def _answer(call: Any) -> worker_pb2.LookupResponse | None:

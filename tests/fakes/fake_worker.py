@@ -176,7 +176,10 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
         return worker_pb2.LookupResponse(
             matches=[
                 worker_pb2.Match(
-                    entry_id=e.entry_id, similarity=similarity, held_levels=e.held_levels
+                    entry_id=e.entry_id,
+                    similarity=similarity,
+                    held_levels=e.held_levels,
+                    embedding=e.embedding,
                 )
                 for similarity, e in near[: request.limit or 1]
             ]

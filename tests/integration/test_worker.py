@@ -223,6 +223,7 @@ def test_a_peer_resumes_from_the_owners_latents_bit_for_bit(fleet: tuple[Worker,
     match = owner.stub.Lookup(lookup, timeout=5).matches[0]
     assert tuple(match.held_levels) == LADDER[1:]
     assert match.similarity == pytest.approx(1)
+    assert list(match.embedding) == pytest.approx(EMBEDDING)
     source = worker_pb2.LatentSource(
         entry_id=match.entry_id, worker=owner.name, address=owner.address
     )

@@ -182,7 +182,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         return worker_pb2.LookupResponse(
             matches=[
                 worker_pb2.Match(
-                    entry_id=m.entry_id, similarity=m.similarity, held_levels=m.held_levels
+                    entry_id=m.entry_id,
+                    similarity=m.similarity,
+                    held_levels=m.held_levels,
+                    embedding=m.embedding.tolist(),
                 )
                 for m in matches
             ]

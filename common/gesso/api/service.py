@@ -15,6 +15,20 @@ from gesso.builtin import TINY_CLIP, TINY_SDXL
 DEFAULT_EMBEDDING = "hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K"
 DEFAULT_LADDER = (0, 5, 10, 15, 20, 25)
 
+#: How levels and workers are chosen, see `SchedulingSpec.policy`.
+Policy = Literal[
+    "QualityAware",
+    "PromptAgnostic",
+    "BacklogPrice",
+    "Argus",
+    "Nirvana",
+    "Proteus",
+    "ClipperHA",
+    "ClipperHT",
+    "RoundRobin",
+    "LeastOutstanding",
+]
+
 Pixels = Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
 
 
@@ -112,10 +126,15 @@ class WorkersSpec(ApiModel):
 class SchedulingSpec(ApiModel):
     """How levels are chosen."""
 
-    policy: Literal["QualityAware", "ClipperHA"] = Field(
+    policy: Policy = Field(
         default="QualityAware",
-        description="`QualityAware` trades quality for time by predicted loss and load; `ClipperHA`, "
-        "the baseline, always generates in full (K = 0).",
+        description="`QualityAware` trades quality for time by predicted loss and load. The others are "
+        "there to be compared with. `PromptAgnostic`: the same for the average prompt, whichever prompt "
+        "it is. `BacklogPrice`: the same by the live backlog alone, without a planner. `Argus`: optimal K "
+        "by similarity, redirected at random to workers that serve one level each. `Nirvana`: K by "
+        "similarity, whatever the load. `Proteus`: the most accurate levels that carry the load, "
+        "whichever prompt it is. `ClipperHA`: always in full (K = 0), in one queue; `ClipperHT`: always at the "
+        "largest K. `RoundRobin` and `LeastOutstanding`: always in full, behind a plain load balancer.",
     )
     mode: Literal["Auto", "Recommend", "Off"] = Field(
         default="Auto",

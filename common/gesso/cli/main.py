@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from gesso.cli import find, lifecycle
 from gesso.cli import generate as generating
+from gesso.cli import simulate as simulating
 from gesso.cli import status as reporting
 from gesso.cli.console import CliError, note, say
 
@@ -135,8 +137,34 @@ def demo(
         raise typer.Exit(code)
 
 
+app.command("simulate", help=simulating.HELP)(simulating.simulate)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Option("--service", help="A DiffusionService in YAML.")],
+    rate: Annotated[float | None, typer.Option(help="Load in images per second.")] = None,
+    current: Annotated[
+        str | None, typer.Option(help="Workers by level as they are: 0:5,25:1.")
+    ] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="From idle to overload.")] = False,
+    profile: Annotated[
+        Path | None, typer.Option(help="CSV: skipped_steps,batch,latency_s[,p95_s].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Tells what the planner would do at a rate: mix, expected quality, share in time, and why."""
+    if find_spec("gesso_operator") is None:
+        raise CliError("gesso_operator is not installed: pip install 'gesso[operator]'")
+    from gesso.cli.plan import run
+
+    run(lifecycle.read_service(file), rate, current, sweep, profile, as_json)
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly."""
+    # The planner's matrices are small: threads of a linear algebra library would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except CliError as error:

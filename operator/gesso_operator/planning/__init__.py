@@ -3,15 +3,17 @@
 `decide(observation, state, settings)` is the only entry the loop and the simulator need.
 """
 
-from gesso_operator.planning.decide import PlannerState, decide
+from gesso_operator.planning.case import PlannerState, with_history
+from gesso_operator.planning.decide import decide
 from gesso_operator.planning.explain import Decision, Diagnostics, Reason
 from gesso_operator.planning.observation import ClassCount, Observation, RouterReport, WorkerView
-from gesso_operator.planning.settings import Settings
+from gesso_operator.planning.settings import ModelVariant, Settings
 
 __all__ = [
     "ClassCount",
     "Decision",
     "Diagnostics",
+    "ModelVariant",
     "Observation",
     "PlannerState",
     "Reason",
@@ -19,4 +21,5 @@ __all__ = [
     "Settings",
     "WorkerView",
     "decide",
+    "with_history",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gesso.plan import Plan
+from gesso.plan import LevelPlan, Plan
 
 
 class Reason(StrEnum):
@@ -22,6 +22,10 @@ class Reason(StrEnum):
     FLEET_CHANGED = "FleetChanged"
     PRICE_UPDATED = "PriceUpdated"
     FIXED_POLICY = "FixedPolicy"
+    MODEL_SWITCH = "ModelSwitch"
+    # The fleet is to grow or shrink; the plan may be a new one or not.
+    SCALE_OUT = "ScaleOut"
+    SCALE_IN = "ScaleIn"
     # Non-plans: the plan in force stays.
     STEADY = "Steady"
     NOT_WORTH_IT = "NotWorthIt"
@@ -40,15 +44,23 @@ class Reason(StrEnum):
 class Diagnostics:
     """Every figure on the way to a decision; what was not reached stays at its default.
 
-    Rates in images/s, times in seconds, `bound` the utilisation bound of each level, `capacity` the images/s
-    of the ready fleet at each level, `needed` and `agreed` in plans.
+    Rates in images/s, times in seconds. Tuples by variant run along `Settings.variants`: `work_s`, `bound` (of
+    utilisation) and `capacity` (images/s of the ready fleet, were all of it there) for the most common
+    device class, `current` and `proposed` workers over all classes. `pools` are (device class, model,
+    workers). `workers` are ready, `expected` also on their way. `rate_models` is what the mix of models was
+    planned for, `rate_ahead` and `rate_ahead_upper` what the fleet's size was. `worker_cost` is in relative
+    quality per worker-second, `needed` and `agreed` in plans, those of models apart.
     """
 
     workers: int = 0
+    expected: int = 0
     data: str = ""
     rate_mean: float = 0.0
     rate_upper: float = 0.0
     rate_cautious: float = 0.0
+    rate_models: float = 0.0
+    rate_ahead: float = 0.0
+    rate_ahead_upper: float = 0.0
     jumped: bool = False
     batch: int = 0
     work_s: tuple[float, ...] = ()
@@ -57,6 +69,7 @@ class Diagnostics:
     slack: float = 1.0
     price: float = 0.0
     utilisation: float = 0.0
+    pools: tuple[tuple[str, str, int], ...] = ()
     current: tuple[int, ...] = ()
     proposed: tuple[int, ...] = ()
     shed: float = 0.0
@@ -69,6 +82,16 @@ class Diagnostics:
     agreed: int = 0
     needed: int = 0
     reversals: int = 0
+    model_benefit_share: float = 0.0
+    model_disruption_share: float = 0.0
+    model_direction: str = "none"
+    model_agreed: int = 0
+    model_needed: int = 0
+    model_reversals: int = 0
+    size_needed: int = 0
+    size_wanted: int = 0
+    size_kept: int = 0
+    worker_cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,8 +102,10 @@ class Decision:
     `changed` says that it is new. `wanted` is the plan that the planner would make: the same in the mode
     Auto, a recommendation in the mode Recommend. `assignment` is the level of each ready worker under the
     plan in force; it is given every time, so that an actuator can repair what a failed call left behind, and
-    empty where workers keep what they have. `reason` and `message` explain this decision, also where nothing
-    changed; `plan.reason` explains the plan.
+    empty where workers keep what they have. `models` names, in the same way, the model that each worker is to
+    hold; empty where the fleet has one model. `fleet_size` is how many workers there should be in all; None:
+    no opinion. `reason` and `message` explain this decision, also where nothing changed; `plan.reason`
+    explains the plan.
     """
 
     plan: Plan | None
@@ -91,11 +116,17 @@ class Decision:
     assignment: Mapping[str, int] = field(default_factory=dict)
     switches: int = 0
     diagnostics: Diagnostics = Diagnostics()
+    models: Mapping[str, str] = field(default_factory=dict)
+    fleet_size: int | None = None
 
 
-def mix_text(ladder: tuple[int, ...], workers: tuple[int, ...]) -> str:
-    """`0:5,10:2`, as in `Plan.mix_text`."""
-    return ",".join(f"{k}:{n}" for k, n in zip(ladder, workers, strict=True) if n) or "none"
+def mix_text(variants: Sequence[tuple[str, int]], workers: Sequence[int]) -> str:
+    """`0:5,10:2,lightning:1`, as in `Plan.mix_text`."""
+    named = (
+        (LevelPlan(k, n, 0.0, model).variant, n)
+        for (model, k), n in zip(variants, workers, strict=True)
+    )
+    return ",".join(f"{variant}:{n}" for variant, n in named if n) or "none"
 
 
 def count_text(workers: int) -> str:

@@ -5,23 +5,37 @@ with the memory. Its upper quantile is the Garwood bound (gamma quantile with sh
 little data gives a wide margin. A jump is found by testing the last 1, 2, 4, 8 and 16 reports against the rest;
 what is older is then forgotten, so that the forecast follows within one report. Missing data is a state of
 its own, never a rate of zero.
+
+Ahead of now the rate follows its own trend where that is beyond doubt, and the daily shape (see `daily`):
+what it is now times what the shape grows by, times a quantile of how far that was off in the past.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from scipy.special import gammaincinv, pdtr, pdtrc
 
 from gesso.plan import PromptClass, QualityCurve
+from gesso_operator.planning.daily import Daily, counted, primed
 from gesso_operator.planning.observation import RouterReport
 from gesso_operator.planning.settings import Settings
 
 _SUFFIXES = (1, 2, 4, 8, 16)
 _KEPT = 48
 _LEAST_INTERVAL = 0.5
+_TREND_REPORTS = 8
+_LEAST_TREND_REPORTS = 3
+_TREND_DOUBT = 2.0
+_LONGEST_TREND_S = 300.0
+_SURPRISE = 5.0
+_SURPRISE_REPORTS = 12
+_MOST_QUANTILE = 0.99
+_LONGEST_BURST_S = 600.0
+_CALM = 0.0001
 
 
 class DataState(StrEnum):
@@ -51,11 +65,19 @@ class ForecastState:
     recent: tuple[Interval, ...] = ()
     class_counts: tuple[tuple[str, float], ...] = ()
     data_at_s: float | None = None
+    calm: tuple[float, float] | None = None
+    daily: Daily = field(default_factory=Daily)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The rate to plan for, in images per second, and the classes; their weights sum to 1."""
+    """The rate to plan for, in images per second, and the classes; their weights sum to 1.
+
+    `rising` is the growth of the rate beyond doubt, in images/s each second; `level` the rate that it starts
+    from; `daily` the daily shape, `now_s` the time of the forecast, `surprise` the probability that the
+    newest reports would be as high as they are if nothing had changed, `calm_rate` the rate when they last
+    did not surprise, at `calm_at_s`.
+    """
 
     data: DataState
     mean: float = 0.0
@@ -63,14 +85,49 @@ class Forecast:
     cautious: float = 0.0
     jumped: bool = False
     classes: tuple[PromptClass, ...] = ()
+    rising: float = 0.0
+    level: float = 0.0
+    now_s: float = 0.0
+    surprise: float = 1.0
+    calm_at_s: float = math.inf
+    calm_rate: float = 0.0
+    daily: Daily = field(default_factory=Daily, repr=False)
+
+    def ahead(self, lead_s: float, quantile: float = 0.5) -> float:
+        """The rate in `lead_s` seconds: the usual one (the median), or another quantile of past errors;
+        images/s.
+
+        The larger of what the trend and what the daily shape foretell. A slot of the day that has begun is
+        known by its rate, and errs only as far as the newest report surprises; surprise also raises the
+        quantile of what comes after. In a burst it is the rate before it that tells how far bursts at this
+        time go.
+        """
+        daily, at_s = self.daily, self.now_s + lead_s
+        usual = daily.foretold(self.mean, self.now_s, lead_s)
+        if quantile > 0.5:
+            surprise = min(1.0, _SURPRISE * self.surprise)
+            same = daily.same_slot(self.now_s, at_s)
+            raised = 1.0 - surprise if same else 1.0 - (1.0 - quantile) * surprise
+            stray = daily.stray(self.now_s, at_s, min(_MOST_QUANTILE, max(0.5, raised)))
+            usual *= max(1.0, stray) if same else stray
+            if self.calm_at_s < self.now_s:
+                before = daily.foretold(self.calm_rate, self.calm_at_s, at_s - self.calm_at_s)
+                usual = max(usual, before * daily.stray(self.calm_at_s, at_s, _MOST_QUANTILE, 1))
+        trend = self.level + self.rising * min(lead_s, _LONGEST_TREND_S)
+        return max(usual, trend) if self.rising > 0 else usual
 
 
 def update(
     state: ForecastState, report: RouterReport | None, now_s: float, settings: Settings
 ) -> tuple[ForecastState, Forecast]:
-    """Takes one report in (None: the router did not answer); gives the new state and the forecast."""
-    if report is None:
+    """Takes one report in (None: the router did not answer); gives the new state and the forecast.
+
+    A report with counters or times that cannot be is no report.
+    """
+    if report is None or not _sound(report) or not math.isfinite(now_s):
         return state, _forecast(state, settings, DataState.MISSING)
+    if state.daily.slot_s != settings.slot_s:
+        state = replace(state, daily=Daily(settings.slot_s))
     last = state.last
     stale_s = settings.stale_plans * settings.interval_s
     restarted = last is not None and (
@@ -99,12 +156,20 @@ def update(
         count, exposure = float(sum(i.arrivals for i in recent)), sum(i.seconds for i in recent)
     else:
         count, exposure = decay * state.count + newest.arrivals, decay * state.exposure_s + seconds
+    # What is asked for changes far more slowly than how much: classes are counted over many more arrivals.
+    fading = math.exp(-max(0, newest.arrivals) / settings.class_memory_arrivals)
     old_counts = dict(state.class_counts)
     counts = tuple(
-        (c.name, decay * old_counts.get(c.name, 0.0) + max(0, c.arrivals - before.get(c.name, 0)))
+        (c.name, fading * old_counts.get(c.name, 0.0) + max(0, c.arrivals - before.get(c.name, 0)))
         for c in report.classes
     )
-    new = ForecastState(report, count, exposure, recent, counts, now_s)
+    daily = counted(state.daily, newest.arrivals, seconds, report.at_s)
+    calm = state.calm
+    short = jump and len(recent) <= _LEAST_TREND_REPORTS
+    old = calm is not None and report.at_s - calm[0] > _LONGEST_BURST_S
+    if calm is None or old or (not short and _is_calm(recent)):
+        calm = (report.at_s, count / exposure if exposure > 0 else 0.0)
+    new = ForecastState(report, count, exposure, recent, counts, now_s, calm, daily)
     return new, replace(_forecast(new, settings, DataState.READY), jumped=bool(jump))
 
 
@@ -157,19 +222,93 @@ def _jump(state: ForecastState, newest: Interval, significance: float) -> int:
 def _forecast(state: ForecastState, settings: Settings, data: DataState) -> Forecast:
     if state.exposure_s <= 0:
         return Forecast(DataState.WARMING_UP if data is DataState.READY else data)
+    mean = state.count / state.exposure_s
+    level, rising = _trend(state, mean)
     upper = upper_rate(state.count, state.exposure_s, settings.upper_quantile)
     cautious = upper_rate(state.count, state.exposure_s, settings.cautious_quantile)
     return Forecast(
         data=data,
-        mean=state.count / state.exposure_s,
+        mean=mean,
         upper=upper,
         cautious=cautious * (1.0 + settings.cautious_margin),
-        classes=_classes(state, settings.ladder),
+        classes=_classes(state, settings),
+        rising=rising,
+        level=level,
+        now_s=state.last.at_s if state.last else 0.0,
+        surprise=_surprise(state.recent),
+        calm_at_s=state.calm[0] if state.calm else math.inf,
+        calm_rate=state.calm[1] if state.calm else 0.0,
+        daily=state.daily,
     )
 
 
-def _classes(state: ForecastState, ladder: tuple[int, ...]) -> tuple[PromptClass, ...]:
-    """Classes with their weights; one whose curve does not fit the ladder is servable at K = 0 only."""
+def with_daily(
+    state: ForecastState, counts: Sequence[float], step_s: float, start_s: float, slot_s: float
+) -> ForecastState:
+    """The state after the daily shape was learned from a history (see `daily.primed`)."""
+    daily = state.daily if state.daily.slot_s == slot_s else Daily(slot_s)
+    return replace(state, daily=primed(daily, counts, step_s, start_s))
+
+
+def _sound(report: RouterReport) -> bool:
+    numbers = (report.at_s, report.uptime_s, float(report.offered))
+    counts = [float(c.arrivals) for c in report.classes]
+    return all(map(math.isfinite, (*numbers, *counts))) and report.offered >= 0
+
+
+def _is_calm(run: Sequence[Interval]) -> bool:
+    """Whether there is enough to tell, and nothing that surprises."""
+    return len(run) > _LEAST_TREND_REPORTS and _surprise(run) > _CALM
+
+
+def _surprise(run: Sequence[Interval]) -> float:
+    """Probability of as many arrivals as in the newest one or two reports at the rate of those before; 1
+    without.
+    """
+    least = 1.0
+    for length in (1, 2):
+        past, newest = run[-_SURPRISE_REPORTS:-length], run[-length:]
+        seconds = sum(i.seconds for i in past)
+        arrivals = sum(i.arrivals for i in newest)
+        if len(past) < _LEAST_TREND_REPORTS or seconds <= 0 or arrivals < 1:
+            continue
+        mean = sum(i.arrivals for i in past) / seconds * sum(i.seconds for i in newest)
+        least = min(least, float(pdtrc(arrivals - 1, mean)) if mean > 0 else 0.0)
+    return least
+
+
+def _trend(state: ForecastState, mean: float) -> tuple[float, float]:
+    """Level and growth of the rate by least squares over the last reports; the growth less twice its
+    standard error.
+
+    (mean, 0) where nothing grows beyond doubt. Counts are taken as Poisson.
+    """
+    run = state.recent[-_TREND_REPORTS:]
+    seconds = sum(i.seconds for i in run)
+    if len(run) < _LEAST_TREND_REPORTS or seconds <= 0:
+        return mean, 0.0
+    ends = [0.0]
+    for interval in reversed(run[1:]):
+        ends.append(ends[-1] - interval.seconds)
+    middles = [e - i.seconds / 2 for e, i in zip(reversed(ends), run, strict=True)]
+    centre = sum(t * i.seconds for t, i in zip(middles, run, strict=True)) / seconds
+    spread = sum((t - centre) ** 2 * i.seconds for t, i in zip(middles, run, strict=True))
+    arrivals = sum(i.arrivals for i in run)
+    if spread <= 0 or arrivals <= 0:
+        return mean, 0.0
+    slope = sum((t - centre) * i.arrivals for t, i in zip(middles, run, strict=True)) / spread
+    doubt = math.sqrt(arrivals / seconds / spread)
+    sure = slope - _TREND_DOUBT * doubt
+    if sure <= 0:
+        return mean, 0.0
+    return max(mean, arrivals / seconds - centre * sure), sure
+
+
+def _classes(state: ForecastState, settings: Settings) -> tuple[PromptClass, ...]:
+    """Classes with their weights; one whose curve does not fit the variants is servable at K = 0 only.
+
+    Their curves run along `settings.variants`; other models come as K beyond the ladder's last.
+    """
     if state.last is None:
         return ()
     total = sum(n for _, n in state.class_counts)
@@ -178,8 +317,17 @@ def _classes(state: ForecastState, ladder: tuple[int, ...]) -> tuple[PromptClass
     for name, n in state.class_counts:
         if n <= 0 or name not in curves:
             continue
-        quality = curves[name]
-        if len(quality) != len(ladder):
-            quality = (1.0,) + (0.0,) * (len(ladder) - 1)
-        found.append(PromptClass(name, n / total, QualityCurve(ladder, quality)))
+        found.append(PromptClass(name, n / total, curve_of(curves[name], settings)))
     return tuple(found)
+
+
+def curve_of(quality: Sequence[float], settings: Settings) -> QualityCurve:
+    """A reported curve along `settings.variants`, its values brought into 0..1; what is not known is 0."""
+    ladder, size = settings.ladder, len(settings.variants)
+    if len(quality) == len(ladder):
+        quality = (*quality, *(0.0,) * (size - len(ladder)))
+    elif len(quality) != size:
+        quality = (1.0,) + (0.0,) * (size - 1)
+    places = (*ladder, *(ladder[-1] + 1 + i for i in range(size - len(ladder))))
+    clean = tuple(min(1.0, max(0.0, q)) if math.isfinite(q) else 0.0 for q in quality)
+    return QualityCurve(places, clean)

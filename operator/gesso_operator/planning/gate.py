@@ -63,19 +63,26 @@ class HysteresisState:
     reversals: int = 0
 
 
-def needed(state: HysteresisState, direction: Direction, settings: Settings) -> int:
-    """Consecutive plans that must agree on a move.
+def needed(
+    state: HysteresisState, direction: Direction, settings: Settings, models: bool = False
+) -> int:
+    """Consecutive plans that must agree on a move, of levels or of `models`.
 
     More for slower levels than for faster ones, and twice as many for each recent reversal: so the number of
     moves under a load that hovers at a threshold grows with the logarithm of time only.
     """
     if direction is Direction.FASTER:
-        return settings.faster_agreement
-    return settings.slower_agreement << min(state.reversals, _MOST_DOUBLINGS)
+        return settings.model_faster_agreement if models else settings.faster_agreement
+    least = settings.model_slower_agreement if models else settings.slower_agreement
+    return least << min(state.reversals, _MOST_DOUBLINGS)
 
 
 def ask(
-    state: HysteresisState, direction: Direction, jumped: bool, settings: Settings
+    state: HysteresisState,
+    direction: Direction,
+    jumped: bool,
+    settings: Settings,
+    models: bool = False,
 ) -> tuple[HysteresisState, bool]:
     """Counts one plan's wish; says whether it may be granted. A jump of the load clears the reversals."""
     reversals = 0 if jumped else state.reversals
@@ -86,7 +93,7 @@ def ask(
     if direction is Direction.NONE:
         agreed = 0
     new = replace(state, asking=direction, agreed=agreed, since_move=since, reversals=reversals)
-    granted = direction is not Direction.NONE and agreed >= needed(new, direction, settings)
+    granted = direction is not Direction.NONE and agreed >= needed(new, direction, settings, models)
     return new, granted
 
 

@@ -1,62 +1,181 @@
-"""From what is known to the solver's instance: capacity, demand, and what a backlog takes away."""
+"""From what is known to the solver's instance: the fleet by pools, capacity, demand, and what a backlog
+takes away.
+"""
 
 from __future__ import annotations
 
-from gesso.plan import PromptClass, QualityCurve
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gesso.plan import PromptClass
 from gesso.profile import Profile, mean_profile
-from gesso_operator.planning.forecast import Forecast
+from gesso_operator.planning.capacity import level_bound, working_batch
+from gesso_operator.planning.forecast import curve_of
 from gesso_operator.planning.observation import RouterReport, WorkerView
-from gesso_operator.planning.queueing import level_bounds, working_batch
+from gesso_operator.planning.problem import Counts, Problem
 from gesso_operator.planning.settings import Settings
-from gesso_operator.planning.solve import Problem
 
 _LEAST_SLACK = 0.1
 
+#: (device class, model) to its profile.
+Profiles = Mapping[tuple[str, str], Profile]
 
-def problem_of(
-    forecast: Forecast,
-    report: RouterReport | None,
-    current: tuple[int, ...],
-    workers: int,
-    profile: Profile,
-    settings: Settings,
-) -> tuple[Problem, bool]:
-    """The instance, and whether no level meets the deadline (then planned as if all did).
 
-    `current` counts the ready workers at each level; `workers` counts all that are ready.
+@dataclass(frozen=True)
+class Member:
+    """A worker that is planned for: it serves (`ready`), or is on its way to another model.
+
+    `level` is the K that it was last given, None for one that has none; 0 for another model than the own.
     """
-    ladder = settings.ladder
-    batch = working_batch(profile, settings)
-    bound = level_bounds(profile, workers, settings)
-    unreachable = max(bound) <= 0
+
+    name: str
+    device: str
+    model: str
+    level: int | None
+    ready: bool = True
+
+
+def learned_profiles(
+    known: Profiles, workers: Sequence[WorkerView], settings: Settings
+) -> dict[tuple[str, str], Profile]:
+    """What is known with what the ready workers now report; what the settings give stands above both.
+
+    Of a pool the mean profile, of those with the most common number of steps, if they differ.
+    """
+    found: dict[tuple[str, str], dict[int, Profile]] = {}
+    for worker in workers:
+        profile = worker.profile
+        if worker.ready and profile is not None:
+            if not worker.model and profile.steps <= settings.ladder[-1]:
+                continue
+            found.setdefault((profile.device, worker.model), {})[id(profile)] = profile
+    profiles = dict(known)
+    for pool, mine in found.items():
+        distinct = list(mine.values())
+        steps = [p.steps for p in distinct]
+        common = max(sorted(set(steps)), key=steps.count)
+        alike = [p for p in distinct if p.steps == common]
+        profiles[pool] = alike[0] if len(alike) == 1 else mean_profile(alike)
+    profiles.update(settings.profiles)
+    return profiles
+
+
+def own_profile(profiles: Profiles, devices: Sequence[str]) -> Profile | None:
+    """A profile of the service's own model: of the first of these device classes that has one, else any."""
+    for device in devices:
+        if (device, "") in profiles:
+            return profiles[device, ""]
+    return next((p for (_, model), p in sorted(profiles.items()) if not model), None)
+
+
+def devices_of(members: Sequence[Member]) -> tuple[str, ...]:
+    """The device classes, the most common first."""
+    counts = Counter(m.device for m in members)
+    return tuple(sorted(counts, key=lambda d: (-counts[d], d)))
+
+
+def held_of(members: Sequence[Member], devices: Sequence[str], models: Sequence[str]) -> Counts:
+    """Workers by [device][model]."""
+    counts = Counter((m.device, m.model) for m in members)
+    return tuple(tuple(counts[d, m] for m in models) for d in devices)
+
+
+def current_of(members: Sequence[Member], devices: Sequence[str], settings: Settings) -> Counts:
+    """Workers with a level by [device][variant]."""
+    counts = Counter((m.device, m.model, m.level) for m in members)
+    return tuple(tuple(counts[d, m, k] for m, k in settings.variants) for d in devices)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The solver's instance, and what went into it: whether no level meets the deadline (then planned as if all
+    did), and the working batch of the first device class.
+    """
+
+    problem: Problem
+    unreachable: bool
+    batch: int
+
+
+def instance_of(
+    rate: float,
+    classes: tuple[PromptClass, ...],
+    report: RouterReport | None,
+    members: Sequence[Member],
+    profiles: Profiles,
+    settings: Settings,
+) -> Instance:
+    """The instance at a rate, without costs of change (see `priced_changes`). Raises ValueError without any
+    profile of the service's own model.
+    """
+    devices = devices_of(members)
+    base = own_profile(profiles, devices)
+    if base is None:
+        raise ValueError("profiles: none of the service's own model")
+    models = tuple(dict.fromkeys(m for m, _ in settings.variants))
+    held = held_of(members, devices, models)
+    work, bound = [], []
+    for d, device in enumerate(devices):
+        times, bounds = [], []
+        for model, k in settings.variants:
+            profile = profiles.get((device, model), None if model else base)
+            if profile is None:
+                times.append(math.inf)
+                bounds.append(0.0)
+                continue
+            count = max(1, held[d][models.index(model)])
+            times.append(profile.work_seconds(k, working_batch(profile, settings)))
+            bounds.append(level_bound(profile, k, count, settings))
+        work.append(tuple(times))
+        bound.append(tuple(bounds))
+    unreachable = max(map(max, bound)) <= 0
     if unreachable:
-        bound = (settings.max_utilisation,) * len(ladder)
-    work = tuple(profile.work_seconds(k, batch) for k in ladder)
+        bound = [
+            tuple(settings.max_utilisation if math.isfinite(w) else 0.0 for w in row)
+            for row in work
+        ]
+    batch = working_batch(base, settings)
     # A full batch in hand is how a busy worker should be; what is more is a backlog.
-    excess = max(0.0, (report.backlog_s if report else 0.0) - batch * work[0])
-    # Without curves only full generation is known to be good.
-    full_only = QualityCurve(ladder, (1.0,) + (0.0,) * (len(ladder) - 1))
+    backlog = report.backlog_s if report and math.isfinite(report.backlog_s) else 0.0
+    excess = max(0.0, backlog - batch * work[0][0])
+    sizes = tuple(map(sum, held))
     problem = Problem(
-        ladder=ladder,
-        work_s=work,
-        bound=bound,
-        rate=forecast.upper,
-        classes=forecast.classes or (PromptClass("unknown", 1.0, full_only),),
-        workers=workers,
-        current=current,
+        devices=devices,
+        variants=settings.variants,
+        work_s=tuple(work),
+        bound=tuple(bound),
+        rate=rate,
+        # Without curves only full generation is known to be good.
+        classes=classes or (PromptClass("unknown", 1.0, curve_of((), settings)),),
+        held=held,
+        current=current_of(members, devices, settings),
+        least=sizes,
+        most=sizes,
         min_quality=settings.min_quality,
         shed_penalty=settings.shed_penalty,
+        mismatch_cost=settings.mismatch_share / work[0][0],
         stray_share=settings.stray_share,
         slack=max(_LEAST_SLACK, 1.0 - excess / settings.drain_s),
     )
-    return problem, unreachable
+    return Instance(problem, unreachable, batch)
 
 
-def fleet_profile(ready: tuple[WorkerView, ...], settings: Settings) -> Profile | None:
-    """The mean profile of the ready workers; of those with the most common number of steps, if they differ."""
-    profiles = [w.profile for w in ready if w.profile and w.profile.steps > settings.ladder[-1]]
-    steps = [p.steps for p in profiles]
-    if not steps:
-        return None
-    common = max(sorted(set(steps)), key=steps.count)
-    return mean_profile([p for p in profiles if p.steps == common])
+def change_costs(
+    problem: Problem, price: float, settings: Settings
+) -> tuple[float, tuple[tuple[float, ...], ...]]:
+    """What a worker's change of level, and its change to each [device][model], cost over the pay-back.
+
+    A change of level loses nothing, since a worker serves every level: it counts as one image in full of
+    capacity that is plenty, so that no move is free. A change of model loses the worker-seconds of loading,
+    at the price, and at no less than the same little.
+    """
+    full = problem.work_s[0][0]
+    least = settings.least_price_share / full
+    value = max(price, least) / settings.payback_s
+    load = tuple(
+        tuple(settings.load_s(device, model) * value for model in problem.models)
+        for device in problem.devices
+    )
+    return full * least / settings.payback_s, load

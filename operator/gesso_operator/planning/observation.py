@@ -22,7 +22,10 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class RouterReport:
-    """Counters since the router started (see `ReportResponse` in router.proto); times in seconds."""
+    """Counters since the router started (see `ReportResponse` in router.proto); times in seconds.
+
+    `optimal_levels` counts arrivals by optimal K: the K up to which NIRVANA's thresholds let a prompt skip.
+    """
 
     at_s: float
     uptime_s: float
@@ -30,6 +33,7 @@ class RouterReport:
     classes: tuple[ClassCount, ...] = ()
     backlog_s: float = 0.0
     plan_revision: int = 0
+    optimal_levels: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class WorkerView:
     """One worker as its `Stats` show it.
 
     `skipped_steps` is the level it was last assigned, None when it never was (`assigned_revision` 0: it
-    has just started). `profile` is None until it has measured itself.
+    has just started). `profile` is None until it has measured itself; its `device` names the device class.
+    `model` is the model it holds or is loading: empty for the service's own, else another variant's name.
+    `starting` says that it is on its way up or loading a model: not ready, but expected.
     """
 
     name: str
@@ -45,6 +51,8 @@ class WorkerView:
     skipped_steps: int | None = None
     assigned_revision: int = 0
     profile: Profile | None = None
+    model: str = ""
+    starting: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,22 @@
-"""Solves for the mix by counts per level, exactly, and for the price of capacity (scipy's HiGHS).
+"""Solves for the mix by counts per device class and variant, exactly (scipy's HiGHS).
 
-Variables: n[K] workers at level K (integers), x[c,K] images/s of prompt class c served at K, shed[c]
-images/s refused, s[K] workers that leave level K.
+Variables: n[d,v] workers of class d at variant v (integers), x[c,d,v] images/s of prompt class c served
+there, shed[c] images/s refused; s[d,v] workers that leave variant v, a[d,m] workers that come to model m,
+o[d,v] worker-seconds of work beyond what the workers assigned to v provide, b[d] workers to be started.
 
-    maximise  sum q[c,K] x[c,K] - penalty sum shed[c] - switch_cost sum s[K] + stray (rate / N) sum q[K] n[K]
-    with      sum_K x[c,K] + shed[c] = rate[c]              for each class
-              sum_c work[K] x[c,K] <= bound[K] slack n[K]   for each level
-              sum_K n[K] = N,  s[K] >= current[K] - n[K]
+    maximise  sum q[c,v] x[c,d,v] - penalty sum shed[c] + sum stray[v] n[d,v]
+              - level_cost sum s - sum load_cost[d,m] a[d,m] - mismatch_cost sum o
+              - start_cost sum b - worker_cost sum n
+    with      sum_dv x[c,d,v] + shed[c] = rate[c]                            for each prompt class
+              sum_cv need[d,v] x[c,d,v] <= slack sum_v n[d,v]                for each pool (d, m), v of m
+              o[d,v] >= sum_c need[d,v] x[c,d,v] - slack n[d,v],  s[d,v] >= current[d,v] - n[d,v]
+              a[d,m] >= sum_v n[d,v] - held[d,m] (- b[d] for the own model),  b[d] >= sum_v n[d,v] - held[d]
+              least[d] <= sum_v n[d,v] <= most[d]
 
-The number of variables does not grow with the fleet. Levels whose quality is below the floor for a class are
-left out for it, K = 0 never is. The price is the dual of the pooled capacity row of the linear program in
-which any worker serves any level, in relative quality per worker-second of work.
+A worker serves any level of the model that it holds, so capacity is per pool; a level assigned to a worker is a
+preference, which `mismatch_cost` and `stray` (idle workers go back to K = 0) express. The number of
+variables does not grow with the fleet. Levels whose quality is below the floor for a class are left out for
+it, K = 0 never is.
 """
 
 from __future__ import annotations
@@ -20,75 +26,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import coo_array
+from scipy.optimize import Bounds, LinearConstraint, milp
 
-from gesso.plan import PromptClass
+from gesso_operator.planning.problem import Counts, Problem
 
-_TINY = 1e-9
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One instance. Tuples indexed by level run along `ladder`.
-
-    `work_s` is device seconds per image, `bound` the utilisation allowed at each level (0: the level cannot
-    meet the deadline), `slack` the share of the capacity that is not spent on a backlog, `rate` in images/s,
-    `workers` the ready workers, `current` those of them at each level (the rest have none yet), `keep`
-    whether all of `current` must stay, `switch_cost` in relative quality per second for each worker that
-    changes.
-    """
-
-    ladder: tuple[int, ...]
-    work_s: tuple[float, ...]
-    bound: tuple[float, ...]
-    rate: float
-    classes: tuple[PromptClass, ...]
-    workers: int
-    current: tuple[int, ...]
-    min_quality: float = 0.0
-    shed_penalty: float = 10.0
-    switch_cost: float = 0.0
-    stray_share: float = 0.0
-    slack: float = 1.0
-    keep: bool = False
-
-    def allowed(self, c: int, i: int) -> bool:
-        """Whether class c may be served at the i-th level: in time, and not below the floor."""
-        quality = self.classes[c].curve.quality[i]
-        if self.bound[i] <= 0:
-            return False
-        return i == 0 or (quality > 0 and quality >= self.min_quality)
-
-    def stray_value(self, i: int) -> float:
-        """Objective of one worker assigned to the i-th level, whatever is served there."""
-        mean = sum(c.weight * _finite(c.curve.quality[i]) for c in self.classes)
-        return self.stray_share * self.rate / self.workers * mean if self.workers else 0.0
+Served = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Workers at each level, images/s and summed quality served, images/s refused, the objective."""
+    """Workers and images/s by [device class][variant], summed quality of these images, images/s refused, the
+    objective, and how many workers change their variant or model.
+    """
 
-    workers: tuple[int, ...]
-    served: tuple[float, ...]
+    workers: Counts
+    served: Served
     quality_sum: float
     shed: float
     objective: float
     switches: int
 
-
-@dataclass(frozen=True)
-class Pooled:
-    """The pooled linear program: price, dual of the capacity row (refusals at their penalty), refused images/s,
-    objective (no switch cost, no stray term), and the share of the provided worker-seconds that is work.
-    """
-
-    price: float
-    dual: float
-    shed: float
-    objective: float
-    utilisation: float
+    @property
+    def total_served(self) -> float:
+        """Images per second."""
+        return sum(map(sum, self.served))
 
 
 class SolverError(RuntimeError):
@@ -97,189 +58,173 @@ class SolverError(RuntimeError):
 
 def solve(problem: Problem, limit_s: float = 2.0) -> Solution:
     """The exact best mix. Raises SolverError where HiGHS finds none in `limit_s` seconds."""
-    levels, classes = len(problem.ladder), len(problem.classes)
-    pairs = _pairs(problem)
-    n0, x0, shed0 = 0, levels, levels + len(pairs)
-    leave0 = shed0 + classes
-    size = leave0 + levels
-
-    value = np.zeros(size)
-    value[n0:x0] = [problem.stray_value(i) for i in range(levels)]
-    value[x0:shed0] = [_finite(problem.classes[c].curve.quality[i]) for c, i in pairs]
-    value[shed0:leave0] = -problem.shed_penalty
-    value[leave0:] = -problem.switch_cost
-
-    rows = _Rows(size)
-    for c in range(classes):
-        rows.add(
-            [(x0 + p, 1.0) for p, (pc, _) in enumerate(pairs) if pc == c] + [(shed0 + c, 1.0)],
-            _rate(problem, c),
-            _rate(problem, c),
-        )
-    for i in range(levels):
-        used = [(x0 + p, problem.work_s[i]) for p, (_, pi) in enumerate(pairs) if pi == i]
-        rows.add([*used, (n0 + i, -problem.bound[i] * problem.slack)], -math.inf, 0.0)
-        rows.add([(leave0 + i, 1.0), (n0 + i, 1.0)], float(problem.current[i]), math.inf)
-    rows.add([(n0 + i, 1.0) for i in range(levels)], problem.workers, problem.workers)
-
-    least = np.zeros(size)
-    most = np.full(size, np.inf)
-    most[n0:x0] = problem.workers
-    if problem.keep:
-        least[n0:x0] = problem.current
-    integral = np.zeros(size, dtype=np.int64)
+    model = _Model(problem)
+    known = problem.keep and not problem.elastic and _total(problem.current) == _total(problem.held)
     # Where every worker stays, the counts are known and a linear program is left.
-    integral[n0:x0] = 0 if problem.keep and sum(problem.current) == problem.workers else 1
     result = milp(
-        -value,
-        integrality=integral,
-        bounds=Bounds(least, most),
-        constraints=rows.constraint(),
+        -model.value,
+        integrality=np.where(model.counts, 0 if known else 1, 0),
+        bounds=Bounds(model.low, model.high),
+        constraints=LinearConstraint(model.matrix, model.least, model.most),
         options={"time_limit": limit_s, "mip_rel_gap": 0.0},
     )
     if result.x is None:
         raise SolverError(str(result.message))
-    x: NDArray[np.float64] = np.asarray(result.x, dtype=np.float64)
-    workers = tuple(round(float(v)) for v in x[n0:x0])
-    served = [0.0] * levels
-    for p, (_, i) in enumerate(pairs):
-        served[i] += max(0.0, float(x[x0 + p]))
-    return Solution(
-        workers=workers,
-        served=tuple(served),
-        quality_sum=float(value[x0:shed0] @ x[x0:shed0]),
-        shed=_cut(float(x[shed0:leave0].sum()), problem.rate),
-        objective=-_number(result.fun),
-        switches=sum(max(0, was - now) for was, now in zip(problem.current, workers, strict=True)),
-    )
-
-
-def best(problem: Problem, stay: Solution, pool: Pooled, limit_s: float = 2.0) -> Solution:
-    """The best mix, without a search where `stay` (from `held`) reaches what no mix can exceed.
-
-    Each mix's constraints sum up to the pooled program's, whose objective `pool` therefore bounds all of them,
-    with the best stray term added.
-    """
-    levels = range(len(problem.ladder))
-    bound = pool.objective + problem.workers * max(problem.stray_value(i) for i in levels)
-    if stay.objective >= bound - 1e-7 * (1.0 + abs(bound)):
-        return stay
-    return solve(problem, limit_s)
-
-
-def pooled(problem: Problem) -> Pooled:
-    """The worth of a worker-second when any worker serves any level; 0 when capacity does not bind.
-
-    The dual counts provided worker-seconds; divided by the utilisation that they run at it counts work,
-    which is what a request is charged for. Where images must be refused, the dual is the made-up penalty's;
-    then a worker-second buys the quality of a refused image, or of the dearest step to a slower level,
-    whichever is more: at that price each prompt takes its fastest level. Raises SolverError where HiGHS
-    fails.
-    """
-    pairs = _pairs(problem)
-    classes = len(problem.classes)
-    provided = problem.workers * problem.slack
-    if not pairs or provided <= 0 or problem.rate <= 0:
-        shed = problem.rate if not pairs or provided <= 0 else 0.0
-        return Pooled(0.0, 0.0, shed, -problem.shed_penalty * shed, 0.0)
-    size = len(pairs) + classes
-    value = np.full(size, -problem.shed_penalty)
-    value[: len(pairs)] = [_finite(problem.classes[c].curve.quality[i]) for c, i in pairs]
-    capacity = np.zeros((1, size))
-    capacity[0, : len(pairs)] = [problem.work_s[i] / problem.bound[i] for _, i in pairs]
-    demand = np.zeros((classes, size))
-    for p, (c, _) in enumerate(pairs):
-        demand[c, p] = 1.0
-    for c in range(classes):
-        demand[c, len(pairs) + c] = 1.0
-    result = linprog(
-        -value,
-        A_ub=capacity,
-        b_ub=np.array([provided]),
-        A_eq=demand,
-        b_eq=np.array([_rate(problem, c) for c in range(classes)]),
-        method="highs",
-    )
-    if result.x is None:
-        raise SolverError(str(result.message))
-    x: NDArray[np.float64] = np.asarray(result.x, dtype=np.float64)
-    dual = max(0.0, -float(result.ineqlin.marginals[0]))
-    work = sum(float(x[p]) * problem.work_s[i] for p, (_, i) in enumerate(pairs))
-    spent = float(capacity[0] @ x)
-    mean_bound = work / spent if spent > _TINY else max(problem.bound)
-    shed = _cut(float(x[len(pairs) :].sum()), problem.rate)
-    refused = [c for c in range(classes) if x[len(pairs) + c] > 1e-6 * problem.rate]
-    price = dual / mean_bound if dual > _TINY else 0.0
-    return Pooled(
-        price=_scarcity_price(problem, pairs, refused) if shed else price,
-        dual=dual if dual > _TINY else 0.0,
-        shed=shed,
-        objective=-_number(result.fun),
-        utilisation=work / provided,
-    )
+    return model.solution(np.asarray(result.x, dtype=np.float64), -float(result.fun))
 
 
 def held(problem: Problem, limit_s: float = 2.0) -> Solution:
     """The best that the current mix gives, workers without a level being put where they help most."""
-    return solve(replace(problem, keep=True), limit_s)
+    fixed = tuple(map(sum, problem.held))
+    return solve(replace(problem, keep=True, keep_models=True, least=fixed, most=fixed), limit_s)
 
 
-def _scarcity_price(problem: Problem, pairs: list[tuple[int, int]], refused: list[int]) -> float:
-    """What a worker-second of work buys where images are refused."""
-    ladders: dict[int, list[tuple[float, float]]] = {}
-    for c, i in pairs:
-        quality = _finite(problem.classes[c].curve.quality[i])
-        ladders.setdefault(c, []).append((problem.work_s[i], quality))
-    buys = [quality / work for c in refused for work, quality in ladders.get(c, [])]
-    for ladder in ladders.values():
-        work, quality = min(ladder)
-        buys += [(q - quality) / (w - work) for w, q in ladder if w > work]
-    return max(buys, default=0.0)
+def best(problem: Problem, stay: Solution, bound: float, limit_s: float = 2.0) -> Solution:
+    """The best mix, without a search where `stay` (from `held`) reaches what no mix can exceed.
+
+    `bound` is the objective of the linear program without assigned levels (`pooled.relaxed`); with the best
+    stray term added no mix gives more.
+    """
+    if not problem.elastic:
+        most = bound + problem.workers * max(problem.stray_values)
+        if stay.objective >= most - 1e-7 * (1.0 + abs(most)):
+            return stay
+    return solve(problem, limit_s)
 
 
-class _Rows:
-    """Rows of a sparse constraint matrix."""
+class _Model:
+    """Variables and rows of one instance, dense: they are few."""
 
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._entries: list[tuple[int, int, float]] = []
-        self._low: list[float] = []
-        self._high: list[float] = []
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        devices, variants = range(len(problem.devices)), range(len(problem.variants))
+        models, classes = range(len(problem.models)), range(len(problem.classes))
+        self.cells = [(d, v) for d in devices for v in variants if problem.possible(d, v)]
+        self.pairs = [(c, d, v) for c in classes for d, v in self.cells if problem.allowed(c, d, v)]
+        loads = [(d, m) for d in devices for m in models]
+        sizes = (
+            len(self.cells),
+            len(self.pairs),
+            len(classes),
+            len(self.cells),
+            len(loads),
+            len(self.cells),
+            len(devices),
+        )
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        self.n0, self.x0, self.shed0, self.leave0, self.come0, self.over0, self.start0 = (
+            int(i) for i in starts[:-1]
+        )
+        size = int(starts[-1])
+        self.counts = np.arange(size) < self.x0
+        self._rows: list[NDArray[np.float64]] = []
+        self._least: list[float] = []
+        self._most: list[float] = []
+        self._size = size
+        self._set_value(loads)
+        self._set_bounds()
+        at = {cell: self.n0 + i for i, cell in enumerate(self.cells)}
+        for c in classes:
+            row = self._row(problem.class_rate(c), problem.class_rate(c))
+            row[self.shed0 + c] = 1.0
+            for p, (pc, _, _) in enumerate(self.pairs):
+                row[self.x0 + p] = float(pc == c)
+        for i, (d, m) in enumerate(loads):
+            mine = [v for v in variants if problem.model_of[v] == m and (d, v) in at]
+            capacity = self._row(-math.inf, 0.0)
+            come = self._row(-float(problem.held[d][m]), math.inf)
+            come[self.come0 + i] = 1.0
+            if m == 0:
+                come[self.start0 + d] = 1.0
+            stay = self._row(problem.held[d][m], problem.held[d][m]) if self._fixed(d) else None
+            for v in mine:
+                capacity[at[d, v]] = -problem.slack
+                come[at[d, v]] = -1.0
+                if stay is not None:
+                    stay[at[d, v]] = 1.0
+            for p, (_, pd, pv) in enumerate(self.pairs):
+                if pd == d and problem.model_of[pv] == m:
+                    capacity[self.x0 + p] = problem.need_s(d, pv)
+        for i, (d, v) in enumerate(self.cells):
+            leave = self._row(problem.current[d][v], math.inf)
+            leave[self.leave0 + i] = leave[at[d, v]] = 1.0
+            over = self._row(-math.inf, 0.0)
+            over[at[d, v]], over[self.over0 + i] = -problem.slack, -1.0
+            for p, (_, pd, pv) in enumerate(self.pairs):
+                if (pd, pv) == (d, v):
+                    over[self.x0 + p] = problem.need_s(d, v)
+        for d in devices:
+            size_row = self._row(problem.least[d], problem.most[d])
+            begun = self._row(-sum(problem.held[d]), math.inf)
+            begun[self.start0 + d] = 1.0
+            for (cd, _), i in at.items():
+                if cd == d:
+                    size_row[i], begun[i] = 1.0, -1.0
+        self.matrix = np.array(self._rows)
+        self.least, self.most = np.array(self._least), np.array(self._most)
 
-    def add(self, entries: list[tuple[int, float]], low: float, high: float) -> None:
-        row = len(self._low)
-        self._entries += [(row, column, value) for column, value in entries]
-        self._low.append(low)
-        self._high.append(high)
+    def solution(self, x: NDArray[np.float64], objective: float) -> Solution:
+        """Reads the solver's vector."""
+        problem = self.problem
+        workers = [[0] * len(problem.variants) for _ in problem.devices]
+        served = [[0.0] * len(problem.variants) for _ in problem.devices]
+        for i, (d, v) in enumerate(self.cells):
+            workers[d][v] = round(float(x[self.n0 + i]))
+        for p, (_, d, v) in enumerate(self.pairs):
+            served[d][v] += max(0.0, float(x[self.x0 + p]))
+        counts = tuple(map(tuple, workers))
+        gained = self.quality @ x[self.x0 : self.shed0]
+        comers = sum(map(sum, problem.arrivals(counts)))
+        return Solution(
+            counts,
+            tuple(map(tuple, served)),
+            float(gained),
+            cut(float(x[self.shed0 : self.leave0].sum()), problem.rate),
+            objective,
+            max(problem.leavers(counts), comers),
+        )
 
-    def constraint(self) -> LinearConstraint:
-        rows, columns, values = zip(*self._entries, strict=True)
-        shape = (len(self._low), self._width)
-        matrix = coo_array((values, (rows, columns)), shape=shape).tocsr()
-        return LinearConstraint(matrix, np.array(self._low), np.array(self._high))
+    def _fixed(self, d: int) -> bool:
+        problem = self.problem
+        return problem.keep_models and problem.least[d] == problem.most[d] == sum(problem.held[d])
+
+    def _row(self, least: float, most: float) -> NDArray[np.float64]:
+        row = np.zeros(self._size)
+        self._rows.append(row)
+        self._least.append(float(least))
+        self._most.append(float(most))
+        return row
+
+    def _set_value(self, loads: list[tuple[int, int]]) -> None:
+        problem = self.problem
+        value = np.zeros(self._size)
+        stray = problem.stray_values
+        for i, (_, v) in enumerate(self.cells):
+            value[self.n0 + i] = stray[v] - (problem.worker_cost if problem.elastic else 0.0)
+        self.quality = np.array([problem.classes[c].curve.quality[v] for c, _, v in self.pairs])
+        value[self.x0 : self.shed0] = self.quality
+        value[self.shed0 : self.leave0] = -problem.shed_penalty
+        value[self.leave0 : self.come0] = -problem.level_cost
+        if problem.load_cost:
+            value[self.come0 : self.over0] = [-problem.load_cost[d][m] for d, m in loads]
+        value[self.over0 : self.start0] = -problem.mismatch_cost
+        value[self.start0 :] = -problem.start_cost
+        self.value = value
+
+    def _set_bounds(self) -> None:
+        problem = self.problem
+        self.low, self.high = np.zeros(self._size), np.full(self._size, np.inf)
+        for i, (d, v) in enumerate(self.cells):
+            self.low[i] = problem.current[d][v] if problem.keep else 0
+            self.high[i] = max(problem.most[d], problem.current[d][v])
+        for d in range(len(problem.devices)):
+            self.high[self.start0 + d] = max(0, problem.most[d] - sum(problem.held[d]))
 
 
-def _pairs(problem: Problem) -> list[tuple[int, int]]:
-    return [
-        (c, i)
-        for c in range(len(problem.classes))
-        for i in range(len(problem.ladder))
-        if problem.allowed(c, i)
-    ]
-
-
-def _rate(problem: Problem, c: int) -> float:
-    return problem.rate * problem.classes[c].weight
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _finite(quality: float) -> float:
-    return quality if math.isfinite(quality) else 0.0
-
-
-def _cut(shed: float, rate: float) -> float:
+def cut(shed: float, rate: float) -> float:
     """The solver's tolerance is not a refusal."""
     return shed if shed > 1e-6 * max(rate, 1e-6) else 0.0
+
+
+def _total(counts: Counts) -> int:
+    return sum(map(sum, counts))

@@ -1,10 +1,15 @@
 """Chooses K and worker for one prompt by price.
 
 The pair (K, worker) that maximises q(K) - price x work(K) among those that make the deadline. Every
-worker serves every K. Below the price come, in quality units too small to overrule it: an early
-finish, the worker's assigned level. A pair makes the deadline if its estimate times the margin
-does; if none does, the request is refused at once, with the time after which it is worth trying
-again.
+worker serves every K of the model it holds. Below the price come, in quality units too small to
+overrule it: an early finish, the worker's assigned level. A pair makes the deadline if its estimate
+times the margin does; if none does, the request is refused at once, with the time after which it is
+worth trying again.
+
+Workers of one device class that hold one model form a pool. All levels are weighed on the worker of
+each pool with the least backlog; which worker of the pool then serves is decided for the chosen
+level alone, between that one, the next, the holder of the latents and the least loaded worker
+assigned to the level. So the cost of a decision hardly grows with the fleet.
 """
 
 from __future__ import annotations
@@ -12,69 +17,29 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from gesso.profile import Profile
-from gesso_router.routing.estimate import (
-    NO_ARRIVALS,
-    Arrivals,
-    backlog_seconds,
-    estimate,
-    work_seconds,
-)
+from gesso_router.routing.estimate import NO_ARRIVALS, Arrivals, estimate
 from gesso_router.routing.price import (
     Price,
     PricePolicy,
     backlog_price,
     current_price,
+    plan_price_at,
     plan_price_now,
 )
 from gesso_router.routing.quality import Option
+from gesso_router.routing.view import Ask, Choice, FleetView, Refusal, WorkerView
 
-
-@dataclass(frozen=True)
-class WorkerView:
-    """A worker that may take a request now.
-
-    `profile` is cut to the largest batch allowed; `active` and `queued` are remaining steps, the
-    queue in order.
-    """
-
-    name: str
-    profile: Profile
-    assigned_skipped_steps: int = 0
-    active: tuple[int, ...] = ()
-    queued: tuple[int, ...] = ()
-    #: Whether an image has lately shown that the profile holds.
-    proven: bool = True
-
-
-@dataclass(frozen=True)
-class FleetView:
-    """What the router knows of its fleet at one moment."""
-
-    workers: tuple[WorkerView, ...]
-    slo_seconds: float
-    plan_price: float = 0.0
-    #: Requests a second that the whole fleet takes, and the steps they take on average: who will
-    #: follow.
-    arrivals_per_second: float = 0.0
-    mean_steps: float = 1.0
-    #: Seconds to fetch latents from another worker.
-    fetch_seconds: float = 0.005
-    #: Actual over estimated latency that is exceeded 5 % of the time.
-    margin: float = 1.25
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One prompt: how it may be served, and by when."""
-
-    options: tuple[Option, ...]
-    steps: int
-    deadline_seconds: float  # from now
-    min_quality: float = 0.0
-    exclude: frozenset[str] = frozenset()  # workers that failed it
-    #: Take the fastest pair if none makes the deadline: for a retry, where late beats lost.
-    accept_late: bool = False
+__all__ = [
+    "Ask",
+    "Choice",
+    "ChoicePolicy",
+    "FleetView",
+    "Refusal",
+    "WorkerView",
+    "choose",
+    "fleet_backlog_seconds",
+    "fleet_price",
+]
 
 
 @dataclass(frozen=True)
@@ -82,6 +47,10 @@ class ChoicePolicy:
     """Constants of the choice, besides those of the price."""
 
     price: PricePolicy = field(default_factory=PricePolicy)
+    #: Whether the plan's prices count; without them only the live backlog does.
+    use_plan_price: bool = True
+    #: Whether the prompt's own quality curve counts; without it all prompts count as the mean one.
+    prompt_aware: bool = True
     #: Quality that finishing a whole deadline earlier is worth: spreads load, and breaks ties
     #: between workers.
     finish_weight: float = 0.004
@@ -89,6 +58,11 @@ class ChoicePolicy:
     assigned_weight: float = 0.0004
     #: Seconds between router and worker, both ways, that no estimate holds.
     overhead_seconds: float = 0.01
+    #: Quality that refusing an image costs beyond its own, as the planner reckons it. Where seconds are so dear
+    #: that refusing is the better trade, the prompts that lose most are refused first.
+    refusal_cost: float = 10.0
+    #: Only once the wait takes so much of the time there is: until then the load may be overrated.
+    refusal_from: float = 0.75
     #: An idle worker whose profile is not proven is tried with a request that would take up to so
     #: many times its deadline: a profile measured at a bad moment must not refuse everyone for
     #: ever.
@@ -97,143 +71,266 @@ class ChoicePolicy:
     retry_after_bounds: tuple[float, float] = (0.2, 60.0)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What is to be done.
+class _Pool:
+    """Workers of one device class that hold one model: how many, their backlog, the two least loaded.
 
-    `reason` is `price` (the best trade), `deadline` (only a larger K makes it), `probe` (to find
-    out whether an idle worker is as slow as it says) or `late`.
+    `assigned` is the least loaded worker assigned to each level, `charge` what a second of one of the
+    workers costs, in relative quality.
     """
 
-    worker: str
-    option: Option
-    start_seconds: float
-    finish_seconds: float
-    price: Price
-    reason: str
+    __slots__ = ("assigned", "backlog", "charge", "count", "device", "least", "model", "second")
 
-    @property
-    def skipped_steps(self) -> int:
-        """K."""
-        return self.option.skipped_steps
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why not: `no-worker`, `quality-floor` (only a K below the floor would make it) or `deadline`."""
-
-    reason: str
-    message: str
-    retry_after_seconds: float
+    def __init__(self, worker: WorkerView) -> None:
+        self.device = worker.profile.device
+        self.model = worker.model
+        self.count = 1
+        self.backlog = worker.backlog_seconds
+        self.least = worker
+        self.second: WorkerView | None = None
+        self.assigned = {worker.assigned_skipped_steps: worker}
+        self.charge = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Pair:
     worker: WorkerView
     option: Option
     start: float
     finish: float
     utility: float
+    pool: _Pool
 
 
 def fleet_backlog_seconds(workers: Collection[WorkerView]) -> float:
     """Worker-seconds of accepted work per worker; 0 without workers."""
     if not workers:
         return 0.0
-    return sum(backlog_seconds(w.profile, w.active, w.queued) for w in workers) / len(workers)
+    return sum(w.backlog_seconds for w in workers) / len(workers)
 
 
 def fleet_price(fleet: FleetView, policy: ChoicePolicy) -> Price:
-    """The price of a worker-second for the fleet as it stands."""
-    if not fleet.workers:
-        return current_price(fleet.plan_price, 0.0)
-    full_work = _mean_work_seconds(fleet.workers, 0)
-    backlog = fleet_backlog_seconds(fleet.workers)
-    live = backlog_price(policy.price, backlog, fleet.slo_seconds, full_work)
-    batch = sum(w.profile.max_batch for w in fleet.workers) / len(fleet.workers)
-    return current_price(plan_price_now(fleet.plan_price, backlog, batch * full_work), live)
+    """The price of an average second of the workers that hold the service's own model, as the fleet stands."""
+    pools = [p for p in _pools(fleet.workers) if not p.model]
+    return _price("", pools, fleet, policy)
 
 
 def choose(ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> Choice | Refusal:
     """K and worker for one prompt, or why it is refused."""
-    workers = [w for w in fleet.workers if w.name not in ask.exclude]
+    workers: Sequence[WorkerView] = fleet.workers
+    if ask.exclude:
+        workers = [w for w in workers if w.name not in ask.exclude]
     if not workers:
         return Refusal("no-worker", "no worker is ready", 1.0)
-    price = fleet_price(fleet, policy)
-    allowed = [o for o in ask.options if o.quality >= ask.min_quality or o.skipped_steps == 0]
-    pairs = _pairs(ask, fleet, policy, workers, allowed, price)
-    best = max(pairs, key=_rank)
-    if _makes(best, ask, fleet, policy):
-        return _choice(best, price, "price")
-    in_time = [p for p in pairs if _makes(p, ask, fleet, policy)]
-    if in_time:
-        chosen = max(in_time, key=_rank)
-        skips_more = chosen.option.skipped_steps > best.option.skipped_steps
-        return _choice(chosen, price, "deadline" if skips_more else "price")
+    pools = _pools(workers)
+    prices = _charged(pools, fleet, policy)
+    arrivals = _arrivals(fleet)
+    floor = ask.min_quality
+    allowed = [
+        o for o in ask.options if o.quality >= floor or (o.skipped_steps == 0 and not o.model)
+    ]
+    pairs: list[_Pair] = []
+    for pool in pools:
+        pairs += _pairs(pool, pool.least, ask, allowed, fleet, policy, arrivals)
+    limit = (ask.deadline_seconds - policy.overhead_seconds) / fleet.margin
+    best = in_time = None
+    for pair in pairs:
+        if best is None or _better(pair, best):
+            best = pair
+        if pair.finish <= limit and (in_time is None or _better(pair, in_time)):
+            in_time = pair
+    if in_time is not None and best is not None:
+        late = in_time.finish > policy.refusal_from * limit
+        if late and in_time.utility < -policy.refusal_cost and not ask.accept_late:
+            wait = max(policy.retry_after_bounds[0], in_time.start)
+            told = "more prompts come than can be served, and others lose less by being served fast"
+            return Refusal("overload", told, min(wait, policy.retry_after_bounds[1]))
+        reason = "price"
+        if in_time is not best and in_time.option.skipped_steps > best.option.skipped_steps:
+            reason = "deadline"
+        chosen = _placed(in_time, ask, fleet, policy, arrivals)
+        return _choice(chosen, prices[chosen.pool.model], reason)
+    if not pairs:
+        return Refusal("no-worker", "no ready worker holds a model that may serve it", 1.0)
     fastest = min(pairs, key=lambda p: (p.finish, p.worker.name))
-    probes = [p for p in pairs if _may_probe(p, ask, fleet, policy)]
-    if probes:
-        return _choice(min(probes, key=lambda p: (p.finish, p.worker.name)), price, "probe")
+    probe = _probe(ask, workers, allowed, fleet, policy, arrivals)
+    if probe is not None:
+        return _choice(probe, prices[probe.pool.model], "probe")
     if ask.accept_late:
-        return _choice(fastest, price, "late")
-    return _refusal(ask, fleet, policy, workers, fastest, allowed)
+        return _choice(fastest, prices[fastest.pool.model], "late")
+    return _refusal(ask, fleet, policy, pools, fastest, allowed, arrivals)
 
 
-def _mean_work_seconds(workers: Collection[WorkerView], skipped_steps: int) -> float:
-    """Worker-seconds of an image at K on the average worker.
+def _pools(workers: Collection[WorkerView]) -> list[_Pool]:
+    """The pools, in one pass: at a thousand workers it is most of a decision's time."""
+    pools: dict[tuple[str, str], _Pool] = {}
+    pool: _Pool | None = None
+    for worker in workers:
+        device, model = worker.profile.device, worker.model
+        if pool is None or pool.device != device or pool.model != model:
+            known = pools.get((device, model))
+            if known is None:
+                pool = pools[device, model] = _Pool(worker)
+                continue
+            pool = known
+        backlog = worker.backlog_seconds
+        pool.count += 1
+        pool.backlog += backlog
+        if backlog < pool.least.backlog_seconds:
+            pool.least, pool.second = worker, pool.least
+        elif pool.second is None or backlog < pool.second.backlog_seconds:
+            pool.second = worker
+        level = worker.assigned_skipped_steps
+        rival = pool.assigned.get(level)
+        if rival is None or backlog < rival.backlog_seconds:
+            pool.assigned[level] = worker
+    return list(pools.values())
 
-    The price is per second of that one, whoever serves: a second of a faster worker is dearer by as
-    much as it does more, else every prompt would crowd onto the fastest.
+
+def _charged(pools: Sequence[_Pool], fleet: FleetView, policy: ChoicePolicy) -> dict[str, Price]:
+    """Sets each pool's charge; gives the price of an average second by model.
+
+    A second of a better device is dearer: by what the plan says it is worth, else by its speed, so
+    that prompts do not crowd onto the fastest. Each pool is priced at its own backlog, so that none
+    waits long beside another that idles.
     """
-    return sum(work_seconds(w.profile, skipped_steps) for w in workers) / len(workers)
+    worths = fleet.plan.device_worth if fleet.plan is not None and policy.use_plan_price else ()
+    prices = {}
+    for model in {p.model for p in pools}:
+        mine = [p for p in pools if p.model == model]
+        price = prices[model] = _price(model, mine, fleet, policy)
+        if len(mine) == 1:
+            mine[0].charge = price.value
+            continue
+        full_work = _mean_full_work(mine)
+        by_device = {} if model else dict(worths)
+        for pool in mine:
+            by_speed = full_work / pool.least.profile.work_seconds(0)
+            own = _price(model, [pool], fleet, policy)
+            pool.charge = own.value * by_device.get(pool.device, by_speed)
+    return prices
+
+
+def _price(model: str, pools: Sequence[_Pool], fleet: FleetView, policy: ChoicePolicy) -> Price:
+    """The price of an average second of the pools that hold a model."""
+    count = sum(p.count for p in pools)
+    if not count:
+        return Price(0.0, "idle")
+    backlog = sum(p.backlog for p in pools) / count
+    plan = fleet.plan if policy.use_plan_price else None
+    if plan is not None and plan.price_curve and not model:
+        return plan_price_at(plan.price_curve, backlog)
+    full_work = _mean_full_work(pools)
+    live = backlog_price(policy.price, backlog, fleet.slo_seconds, full_work)
+    if plan is None:
+        return current_price(0.0, live)
+    worth = plan.price if not model else plan.price * dict(plan.device_worth).get(model, 0.0)
+    batch = sum(p.count * p.least.profile.max_batch for p in pools) / count
+    return current_price(plan_price_now(worth, backlog, batch * full_work), live)
+
+
+def _mean_full_work(pools: Sequence[_Pool]) -> float:
+    """Worker-seconds of an image in full on the average worker of some pools."""
+    work = sum(p.count * p.least.profile.work_seconds(0) for p in pools)
+    return work / sum(p.count for p in pools)
 
 
 def _arrivals(fleet: FleetView) -> Arrivals:
-    rate = fleet.arrivals_per_second / len(fleet.workers)
+    rate = fleet.arrivals_per_second / len(fleet.workers) if fleet.workers else 0.0
     return Arrivals(1 / rate, max(1, round(fleet.mean_steps))) if rate > 0 else NO_ARRIVALS
 
 
 def _pairs(
+    pool: _Pool,
+    worker: WorkerView,
     ask: Ask,
+    options: Sequence[Option],
     fleet: FleetView,
     policy: ChoicePolicy,
-    workers: Sequence[WorkerView],
-    options: Sequence[Option],
-    price: Price,
+    arrivals: Arrivals,
 ) -> list[_Pair]:
-    arrivals = _arrivals(fleet)
-    steps = [ask.steps - o.skipped_steps for o in options]
-    costs = [price.value * _mean_work_seconds(fleet.workers, o.skipped_steps) for o in options]
+    """The options that a worker of a pool can serve, each with its times and utility."""
+    mine = [o for o in options if o.model == pool.model]
+    if not mine:
+        return []
+    full = worker.profile.steps if pool.model else ask.steps
+    steps = [max(1, full - o.skipped_steps) for o in mine]
+    times = estimate(worker.profile, worker.active, worker.queued, steps, arrivals)
+    # Work by the pool's own worker: those of one pool differ by when they finish alone.
+    reference = pool.least.profile
+    fixed = pool.charge * reference.fixed_seconds
+    step = pool.charge * reference.busy_step_seconds
+    hurry = policy.finish_weight / fleet.slo_seconds
+    name, assigned = worker.name, worker.assigned_skipped_steps
     pairs = []
-    for worker in workers:
-        times = estimate(worker.profile, worker.active, worker.queued, steps, arrivals)
-        for option, cost, finish in zip(options, costs, times.finish_seconds, strict=True):
-            away = option.match is not None and option.match.worker != worker.name
-            fetch = fleet.fetch_seconds if away else 0.0
-            utility = (
-                option.quality - cost - policy.finish_weight * (finish + fetch) / fleet.slo_seconds
-            )
-            if worker.assigned_skipped_steps == option.skipped_steps:
-                utility += policy.assigned_weight
-            pairs.append(
-                _Pair(worker, option, times.start_seconds + fetch, finish + fetch, utility)
-            )
+    for option, n, finish in zip(mine, steps, times.finish_seconds, strict=True):
+        start = times.start_seconds
+        if option.match is not None and option.match.worker != name:
+            start += fleet.fetch_seconds
+            finish += fleet.fetch_seconds
+        quality = option.quality
+        if not policy.prompt_aware:
+            quality = fleet.mean_quality.get((option.model, option.skipped_steps), quality)
+        utility = quality - fixed - n * step - hurry * finish
+        if assigned == option.skipped_steps:
+            utility += policy.assigned_weight
+        pairs.append(_Pair(worker, option, start, finish, utility, pool))
     return pairs
 
 
-def _rank(pair: _Pair) -> tuple[float, float, str]:
-    return (pair.utility, -pair.finish, pair.worker.name)
+def _placed(
+    pair: _Pair,
+    ask: Ask,
+    fleet: FleetView,
+    policy: ChoicePolicy,
+    arrivals: Arrivals,
+) -> _Pair:
+    """The same option on the worker of the pool that suits it best."""
+    pool, option = pair.pool, pair.option
+    holder = option.match.worker if option.match is not None else pair.worker.name
+    others = [pool.assigned.get(option.skipped_steps)]
+    if pair.worker.profile.max_batch > 1:
+        # Where requests share a batch, the least backlog need not be the earliest finish.
+        others.append(pool.second)
+    if holder != pair.worker.name:
+        others += [w for w in fleet.workers if w.name == holder and w.model == pool.model]
+    seen = {pair.worker.name, *ask.exclude}
+    best = pair
+    limit = (ask.deadline_seconds - policy.overhead_seconds) / fleet.margin
+    for worker in others:
+        if worker is None or worker.name in seen:
+            continue
+        seen.add(worker.name)
+        for other in _pairs(pool, worker, ask, (option,), fleet, policy, arrivals):
+            if other.finish <= limit and _better(other, best):
+                best = other
+    return best
 
 
-def _makes(pair: _Pair, ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> bool:
-    return pair.finish * fleet.margin + policy.overhead_seconds <= ask.deadline_seconds
+def _better(pair: _Pair, other: _Pair) -> bool:
+    """By utility; of equals the one that finishes first, then by name: equal input gives equal output."""
+    if pair.utility != other.utility:
+        return pair.utility > other.utility
+    return (-pair.finish, pair.worker.name) > (-other.finish, other.worker.name)
 
 
-def _may_probe(pair: _Pair, ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> bool:
-    worker = pair.worker
-    idle = not worker.active and not worker.queued
-    needed = pair.finish * fleet.margin + policy.overhead_seconds
-    return idle and not worker.proven and needed <= ask.deadline_seconds * policy.probe_factor
+def _probe(
+    ask: Ask,
+    workers: Sequence[WorkerView],
+    options: Sequence[Option],
+    fleet: FleetView,
+    policy: ChoicePolicy,
+    arrivals: Arrivals,
+) -> _Pair | None:
+    """An idle worker that may be faster than its unproven profile says."""
+    most = ask.deadline_seconds * policy.probe_factor
+    pairs = [
+        pair
+        for w in workers
+        if not w.proven and not w.active and not w.queued
+        for pair in _pairs(_Pool(w), w, ask, options, fleet, policy, arrivals)
+        if pair.finish * fleet.margin + policy.overhead_seconds <= most
+    ]
+    return min(pairs, key=lambda p: (p.finish, p.worker.name), default=None)
 
 
 def _choice(pair: _Pair, price: Price, reason: str) -> Choice:
@@ -244,18 +341,20 @@ def _refusal(
     ask: Ask,
     fleet: FleetView,
     policy: ChoicePolicy,
-    workers: Sequence[WorkerView],
+    pools: Sequence[_Pool],
     fastest: _Pair,
     allowed: Sequence[Option],
+    arrivals: Arrivals,
 ) -> Refusal:
     low, high = policy.retry_after_bounds
     needed = fastest.finish * fleet.margin + policy.overhead_seconds
     wait = min(high, max(low, needed - ask.deadline_seconds))
     told = f"the earliest finish is in {needed:.2f} s, the deadline in {max(0.0, ask.deadline_seconds):.2f} s"
     barred = [o for o in ask.options if o not in allowed]
-    if barred:
-        pairs = _pairs(ask, fleet, policy, workers, barred, Price(0.0, "idle"))
-        if any(_makes(p, ask, fleet, policy) for p in pairs):
+    limit = (ask.deadline_seconds - policy.overhead_seconds) / fleet.margin
+    for pool in pools if barred else ():
+        pairs = _pairs(pool, pool.least, ask, barred, fleet, policy, arrivals)
+        if any(p.finish <= limit for p in pairs):
             return Refusal(
                 "quality-floor",
                 f"{told}; skipping more steps falls below quality {ask.min_quality:g}",

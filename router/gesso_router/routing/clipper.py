@@ -1,9 +1,12 @@
-"""Clipper-HA, the baseline: K = 0, least-loaded worker, AIMD windows, late requests dropped lazily.
+"""Clipper, the baseline: static levels, one queue, AIMD windows, late requests dropped lazily.
+
+Clipper-HA generates everything in full (K = 0), Clipper-HT everything at the largest K that the
+prompt can be served at.
 
 As Clipper (NSDI'17) and the papers that compare with it define it: the window of a worker, how many
 requests it is given at once, grows by one while a batch takes no longer than the latency objective
 and halves when one does. A request leaves the router's queue when a window opens; only then is its
-deadline looked at, and it is dropped if full generation can no longer make it. Without that last
+deadline looked at, and it is dropped if an image at its level can no longer make it. Without that last
 clause an overloaded queue would be served just past its deadlines for ever, and the comparison
 would be with a straw man.
 """
@@ -12,6 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from gesso_router.routing.baselines.common import FULL
+from gesso_router.routing.quality import Option
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Slot:
-    """A worker as Clipper-HA sees it: its window, how many requests it has, seconds of one more image."""
+    """A worker as Clipper sees it: its window, how many requests it has, seconds of one more image."""
 
     worker: str
     window: Window
@@ -47,6 +53,7 @@ class Waiting:
     request_id: str
     deadline_s: float
     exclude: frozenset[str] = frozenset()  # workers that failed it
+    skipped_steps: int = 0  # the level it will be served at
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,16 @@ class Turn:
 
     request_id: str
     worker: str | None
+
+
+def clipper_option(options: Sequence[Option], fastest: bool, min_quality: float = 0.0) -> Option:
+    """K = 0 (HA), or the largest K of the service's own model not below the floor (`fastest`, HT)."""
+    own = [
+        o
+        for o in options
+        if not o.model and (o.skipped_steps == 0 or (fastest and o.quality >= min_quality))
+    ]
+    return max(own, key=lambda o: o.skipped_steps, default=FULL)
 
 
 def next_turn(queue: Sequence[Waiting], slots: Sequence[Slot], now_s: float) -> Turn | None:

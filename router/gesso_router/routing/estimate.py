@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from gesso.profile import Profile
 
@@ -67,6 +66,8 @@ def estimate(
             f"steps: {tuple(steps)} is not allowed: at least one number, each at least 1"
         )
     limit = profile.max_batch
+    if limit == 1:
+        return _in_turn(profile, active, queued, steps)
     seconds = profile.step_seconds
     encode, decode = profile.encode_seconds, profile.decode_seconds
     # More than the batch holds can only be a stale report: the surplus waits first in line.
@@ -127,22 +128,29 @@ def estimate(
     return Estimate(start, tuple(finish[n] for n in steps))
 
 
-@lru_cache(maxsize=4096)
-def work_seconds(profile: Profile, skipped_steps: int) -> float:
-    """Worker-seconds of one image at K on a worker kept at its best batch; remembered by profile and K."""
-    return profile.work_seconds(skipped_steps)
-
-
-@lru_cache(maxsize=1024)
-def _step_work(profile: Profile) -> float:
-    batch = profile.best_batch()
-    return profile.tick_seconds(batch) / batch
+def _in_turn(
+    profile: Profile, active: Sequence[int], queued: Sequence[int], steps: Sequence[int]
+) -> Estimate:
+    """The estimate where the worker serves one request at a time: all before it, then its own steps."""
+    tick = profile.step_seconds[0]
+    start = (
+        (sum(active) + sum(queued)) * tick
+        + len(queued) * profile.encode_seconds
+        + (len(active) + len(queued)) * profile.decode_seconds
+        + profile.encode_seconds
+    )
+    if active:
+        start -= tick / 2  # of the tick in progress, half is over on average
+    decode = profile.decode_seconds
+    return Estimate(start, tuple([start + n * tick + decode for n in steps]))
 
 
 def backlog_seconds(profile: Profile, active: Sequence[int], queued: Sequence[int]) -> float:
     """Worker-seconds of accepted work still to do, at the throughput of the best batch."""
+    if not active and not queued:
+        return 0.0
     return (
-        (sum(active) + sum(queued)) * _step_work(profile)
+        (sum(active) + sum(queued)) * profile.busy_step_seconds
         + (len(active) + len(queued)) * profile.decode_seconds
         + len(queued) * profile.encode_seconds
     )

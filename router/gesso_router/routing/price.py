@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Share of the plan's price that holds on an idle fleet.
@@ -72,6 +74,19 @@ def plan_price_now(plan_price: float, backlog_seconds: float, full_batch_seconds
         return plan_price
     busy = max(0.0, backlog_seconds) / (full_batch_seconds / 2)
     return plan_price * min(1.0, max(IDLE_SHARE, busy))
+
+
+def plan_price_at(curve: Sequence[tuple[float, float]], backlog_seconds: float) -> Price:
+    """The plan's price at a live backlog, from its price curve (see `gesso.plan.Plan.price_curve`)."""
+    at = bisect_right(curve, (backlog_seconds, math.inf))
+    if at == 0:
+        value = curve[0][1]
+    elif at == len(curve):
+        value = curve[-1][1]
+    else:
+        (x0, y0), (x1, y1) = curve[at - 1], curve[at]
+        value = y0 + (y1 - y0) * (backlog_seconds - x0) / (x1 - x0)
+    return Price(value, "plan" if value > 0 else "idle")
 
 
 def current_price(plan_price: float, live_price: float) -> Price:

@@ -38,17 +38,36 @@ class SessionMix:
     again_share: float = 0.12
 
 
-def prompts(mix: SessionMix, rng: np.random.Generator) -> Iterator[tuple[str, Scene]]:
-    """An endless stream of captions and their scenes, sessions interleaved at random."""
+@dataclass(frozen=True)
+class SessionPrompt:
+    """One prompt, its scene, and the session that it belongs to: counted from 0 as sessions begin."""
+
+    session: int
+    prompt: str
+    scene: Scene
+
+
+def session_prompts(mix: SessionMix, rng: np.random.Generator) -> Iterator[SessionPrompt]:
+    """An endless stream of prompts, sessions interleaved at random."""
     past: list[tuple[str, Scene]] = []
     active: list[list[tuple[str, Scene]]] = [[] for _ in range(mix.users)]
+    names = [0] * mix.users
+    begun = 0
     while True:
-        queue = active[int(rng.integers(mix.users))]
+        user = int(rng.integers(mix.users))
+        queue = active[user]
         if not queue:
             queue.extend(_new_session(mix, past, rng))
+            names[user], begun = begun, begun + 1
         item = queue.pop(0)
         past.append(item)
-        yield item
+        yield SessionPrompt(names[user], *item)
+
+
+def prompts(mix: SessionMix, rng: np.random.Generator) -> Iterator[tuple[str, Scene]]:
+    """`session_prompts` without their sessions: captions and scenes."""
+    for item in session_prompts(mix, rng):
+        yield item.prompt, item.scene
 
 
 def _new_session(

@@ -125,7 +125,8 @@ FAULTS = {
     "unknown policy": (
         "QualityAware",
         "Greedy",
-        "spec.scheduling.policy: 'Greedy' is not allowed: one of QualityAware, ClipperHA",
+        "spec.scheduling.policy: 'Greedy' is not allowed: one of QualityAware, PromptAgnostic, "
+        "BacklogPrice, Argus, Nirvana, Proteus, ClipperHA, ClipperHT, RoundRobin, LeastOutstanding",
     ),
     "mode that YAML reads as false": (
         "mode: Auto",

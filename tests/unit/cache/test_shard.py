@@ -8,7 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gesso_worker.cache.shard import ENTRY_OVERHEAD_BYTES, ITEM_OVERHEAD_BYTES, Shard
+from gesso_worker.cache.policy import ENTRY_OVERHEAD_BYTES, ITEM_OVERHEAD_BYTES
+from gesso_worker.cache.shard import Shard
 
 SIZE = 16
 PRINT = "weights-1"
@@ -47,6 +48,7 @@ def test_lookup_finds_the_nearest_first(shard: Shard) -> None:
     assert matches[0].similarity == pytest.approx(float(near @ a), abs=1e-5)
     assert matches[0].held_levels == (5, 10)
     assert len(shard.lookup("t", PRINT, a, 1)) == 1
+    assert all(np.array_equal(m.embedding, v) for m, v in zip(matches, (near, far), strict=True))
 
 
 @pytest.mark.parametrize(

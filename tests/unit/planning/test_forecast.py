@@ -17,7 +17,7 @@ from gesso_operator.planning.forecast import (
 from gesso_operator.planning.observation import ClassCount, RouterReport
 from gesso_operator.planning.settings import Settings
 
-SETTINGS = Settings(ladder=(0, 10), latency_s=4, interval_s=2)
+SETTINGS = Settings(ladder=(0, 10), latency_s=4, interval_s=2, class_memory_arrivals=60)
 
 
 def report(at, offered, uptime=None, classes=()):

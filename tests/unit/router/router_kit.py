@@ -15,7 +15,8 @@ from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router.core import Router
 from gesso_router.fleet import Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
-from gesso_router.routing.quality import Match, SimilarityPredictor
+from gesso_router.routing.predictors.table import SimilarityPredictor
+from gesso_router.routing.quality import Match
 from gesso_router.validation import Job, Raw, validate
 
 LADDER = (0, 5, 10, 15, 20, 25)
@@ -124,7 +125,7 @@ def router(
     fleet.apply([Endpoint(w, f"{w}:1", 0) for w in workers])
     for name in workers:
         fleet.reported(name, WorkerReport(ready=True, draining=False, profile=PROFILE), clock.now)
-    made = Router(spec, PREDICTOR, fleet, pool, clock=clock)
+    made = Router(spec, PREDICTOR, fleet, pool, clock=clock, draw=lambda: 0.5)
     made.embedder = FixedEmbedder()
     return made
 

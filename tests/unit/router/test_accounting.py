@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from router_kit import Clock, ScriptedPool, failing, job, router, service
 
+from gesso.api.service import Policy
 from gesso.plan import QualityCurve
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router.errors import RequestError
@@ -101,10 +103,11 @@ def test_each_request_has_the_outcome_of_its_fate(fates: list[str]) -> None:
     assert ledger.retried == sum(f in ("retried", "fails-twice") for f in fates)
 
 
+@pytest.mark.parametrize("policy", sorted(set(get_args(Policy)) - {"QualityAware"}))
 @given(st.lists(st.sampled_from(sorted(set(FATES) - {"hopeless"})), min_size=1, max_size=8))
-@settings(max_examples=40, deadline=None)
-def test_clipper_accounts_alike(fates: list[str]) -> None:
-    ledger, expected, idle = asyncio.run(play(fates, "ClipperHA"))
+@settings(max_examples=12, deadline=None)
+def test_every_policy_accounts_alike(policy: str, fates: list[str]) -> None:
+    ledger, expected, idle = asyncio.run(play(fates, policy))
     assert Counter({o: n for o, n in ledger.ended.items() if n}) == expected
     assert ledger.open == 0
     assert idle
@@ -151,8 +154,8 @@ def test_percentiles_are_of_the_last_minute() -> None:
 
 def test_classes_report_arrivals_and_mean_quality() -> None:
     ledger = Ledger((0, 5), ("miss", "near"), 60.0, 100)
-    ledger.classify("near", QualityCurve((0, 5), (1.0, 0.9)))
-    ledger.classify("near", QualityCurve((0, 5), (1.0, 0.7)))
+    ledger.classify("near", QualityCurve((0, 5), (1.0, 0.9)), 0)
+    ledger.classify("near", QualityCurve((0, 5), (1.0, 0.7)), 5)
     assert ledger.classes["near"].arrivals == 2
     assert ledger.mean_quality("near") == pytest.approx((1.0, 0.8))
     assert ledger.mean_quality("miss") == ()

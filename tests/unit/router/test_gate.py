@@ -89,3 +89,13 @@ async def test_a_turn_in_the_hand_of_one_who_left_goes_to_the_next() -> None:
     assert await staying == "a"
     assert leaving.cancelled() or ((await asyncio.wait({leaving})) and leaving.cancelled())
     assert fleet.in_flight("a") == 1
+
+
+async def test_the_head_is_judged_at_its_own_level() -> None:
+    clock = Clock()
+    made, _ = gate(clock, "a")
+    # In full an image takes 0.5 s alone, at K = 25 half of it.
+    soon = clock.now + 0.3
+    with pytest.raises(DeadlinePassedError):
+        await made.turn(Waiting("full", soon), give_up_s=400.0)
+    assert await made.turn(Waiting("fast", soon, skipped_steps=25), give_up_s=400.0) == "a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gesso.plan import Plan
 from gesso.profile import Profile
 from gesso_router.routing.choose import FleetView, WorkerView
 from gesso_router.routing.quality import Match, Option
@@ -19,7 +20,12 @@ def options(
     return tuple(Option(k, q, match if k else None) for k, q in zip(ladder, quality, strict=False))
 
 
+def plan(price: float) -> Plan:
+    """A plan of which only the price matters."""
+    return Plan(1, 0.0, (), price, "Test", "")
+
+
 def fleet(
     *workers: WorkerView, slo: float = 100.0, price: float = 0.0, margin: float = 1.0
 ) -> FleetView:
-    return FleetView(workers, slo_seconds=slo, plan_price=price, margin=margin, fetch_seconds=0.5)
+    return FleetView(workers, slo_seconds=slo, plan=plan(price), margin=margin, fetch_seconds=0.5)

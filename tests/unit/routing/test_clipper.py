@@ -1,8 +1,11 @@
-"""Clipper-HA: windows, turns, lazy drops."""
+"""Clipper: levels, windows, turns, lazy drops."""
 
 from __future__ import annotations
 
-from gesso_router.routing.clipper import Slot, Turn, Waiting, Window, next_turn
+from routing_kit import options
+
+from gesso_router.routing.clipper import Slot, Turn, Waiting, Window, clipper_option, next_turn
+from gesso_router.routing.quality import Option
 
 HEAD = Waiting("r1", deadline_s=10.0)
 
@@ -15,6 +18,16 @@ def test_the_window_grows_by_one_a_clean_window_and_halves_on_a_miss() -> None:
     assert sizes == [2, 2, 3, 3, 3, 4, 4, 4, 4, 4]
     assert window.after(missed=True, largest=4) == Window(2, 0)
     assert Window(1).after(missed=True, largest=4) == Window(1)
+
+
+def test_ha_generates_in_full_and_ht_skips_as_much_as_the_floor_allows() -> None:
+    own = options(1.0, 0.9, 0.8, 0.7)
+    known = (*own, Option(0, 0.6, model="light"))
+    assert clipper_option(known, fastest=False) == own[0]
+    assert clipper_option(known, fastest=True) == own[3]
+    assert clipper_option(known, fastest=True, min_quality=0.85) == own[1]
+    assert clipper_option(known, fastest=True, min_quality=1.0) == own[0]
+    assert clipper_option((), fastest=True).skipped_steps == 0
 
 
 def test_the_least_loaded_worker_takes_the_head() -> None:

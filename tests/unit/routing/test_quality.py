@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gesso_router.routing.predictors.table import SimilarityPredictor
+from gesso_router.routing.predictors.thresholds import ThresholdPredictor
 from gesso_router.routing.quality import (
     Match,
     Option,
-    SimilarityPredictor,
-    ThresholdPredictor,
     planning_curve,
     predicted_curve,
     serving_options,

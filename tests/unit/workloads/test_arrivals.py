@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gesso_simulator.workloads.arrivals import SWING, RateShape, poisson_arrivals
-from gesso_simulator.workloads.sessions import SessionMix, prompts, requests
+from gesso_simulator.workloads.sessions import SessionMix, prompts, requests, session_prompts
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,17 @@ def test_users_iterate_and_repeat() -> None:
     assert 0.1 < repeats < 0.2
     openers = {scene.things for _, scene in items}
     assert len(openers) > 50
+
+
+def test_a_session_is_one_users_run_of_changes() -> None:
+    told = session_prompts(SessionMix(users=4), np.random.default_rng(2))
+    items = [next(told) for _ in range(800)]
+    plain = prompts(SessionMix(users=4), np.random.default_rng(2))
+    assert [(i.prompt, i.scene) for i in items] == [next(plain) for _ in range(800)]
+    last = {item.session: at for at, item in enumerate(items)}
+    firsts = {item.session: at for at, item in reversed(list(enumerate(items)))}
+    # Sessions are counted as they begin, at most 4 are open at once, and lengths are about the mean.
+    assert [s for s, _ in sorted(firsts.items(), key=lambda pair: pair[1])] == sorted(firsts)
+    for at in range(800):
+        assert sum(firsts[s] <= at <= last[s] for s in firsts) <= 4
+    assert 800 / len(firsts) == pytest.approx(8, rel=0.25)

@@ -10,7 +10,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: Cosine similarity above which a prompt is the same prompt: its entry is refreshed, none added.
+DUPLICATE: Final = 0.9999
+#: Memory of an entry and of an item beyond embedding and latents, measured (CPython 3.11) and rounded up.
+ENTRY_OVERHEAD_BYTES: Final = 1536
+ITEM_OVERHEAD_BYTES: Final = 512
 
 
 class Item(NamedTuple):

@@ -9,32 +9,33 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from gesso_worker.cache.policy import LcbfuPolicy, level_for
+from gesso_worker.cache.policy import (
+    DUPLICATE,
+    ENTRY_OVERHEAD_BYTES,
+    ITEM_OVERHEAD_BYTES,
+    LcbfuPolicy,
+    level_for,
+)
 
 Latents = NDArray[np.float32] | NDArray[np.float16]
 Embedding = NDArray[np.float32]
 
-#: Cosine similarity above which a prompt is the same prompt: its entry is refreshed, none added.
-DUPLICATE: Final = 0.9999
-#: Memory of an entry and of an item beyond embedding and latents, measured (CPython 3.11) and rounded up.
-ENTRY_OVERHEAD_BYTES: Final = 1536
-ITEM_OVERHEAD_BYTES: Final = 512
-
 
 @dataclass(frozen=True)
 class Match:
-    """A cached prompt near the one asked for; `held_levels` ascending, never empty."""
+    """A cached prompt near the one asked for; `held_levels` ascending, never empty; its embedding, (d,)."""
 
     entry_id: str
     similarity: float
     held_levels: tuple[int, ...]
+    embedding: Embedding = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,12 @@ class Shard:
         query = np.ascontiguousarray(embedding, dtype=np.float32).reshape(1, -1)
         similarities, numbers = index.search(query, min(limit, index.ntotal))
         return tuple(
-            Match(entry_id, min(1.0, float(s)), tuple(sorted(self._entries[entry_id].latents)))
+            Match(
+                entry_id,
+                min(1.0, float(s)),
+                tuple(sorted(self._entries[entry_id].latents)),
+                index.reconstruct(int(n)),
+            )
             for s, n in zip(similarities[0], numbers[0], strict=True)
             if (entry_id := self._ids.get(int(n))) is not None
         )

@@ -24,35 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gesso/rpc/v1/router.proto\x12\x08gesso.v1\"O\n\x0eWorkerEndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x1e\n\x16\x61ssigned_skipped_steps\x18\x03 \x01(\r\"B\n\tLevelPlan\x12\x15\n\rskipped_steps\x18\x01 \x01(\r\x12\x0f\n\x07workers\x18\x02 \x01(\r\x12\r\n\x05share\x18\x03 \x01(\x01\"~\n\x04Plan\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0f\n\x07made_at\x18\x02 \x01(\x01\x12#\n\x06levels\x18\x03 \x03(\x0b\x32\x13.gesso.v1.LevelPlan\x12\r\n\x05price\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"[\n\x10\x41pplyPlanRequest\x12\x1c\n\x04plan\x18\x01 \x01(\x0b\x32\x0e.gesso.v1.Plan\x12)\n\x07workers\x18\x02 \x03(\x0b\x32\x18.gesso.v1.WorkerEndpoint\"%\n\x11\x41pplyPlanResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x0f\n\rReportRequest\"B\n\x0bPromptClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61rrivals\x18\x02 \x01(\x04\x12\x13\n\x07quality\x18\x03 \x03(\x01\x42\x02\x10\x01\"\xeb\x03\n\x0eReportResponse\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\x0f\n\x07offered\x18\x03 \x01(\x04\x12\x15\n\rserved_in_slo\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\x12\x0c\n\x04shed\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x11\n\tcancelled\x18\x08 \x01(\x04\x12\x0f\n\x07retried\x18\t \x01(\x04\x12\x12\n\ncache_hits\x18\n \x01(\x04\x12\x1d\n\x15predicted_quality_sum\x18\x0b \x01(\x01\x12\x19\n\x11skipped_steps_sum\x18\x0c \x01(\x01\x12\x19\n\rskipped_steps\x18\r \x03(\rB\x02\x10\x01\x12\x1b\n\x0fserved_by_level\x18\x0e \x03(\x04\x42\x02\x10\x01\x12&\n\x07\x63lasses\x18\x0f \x03(\x0b\x32\x15.gesso.v1.PromptClass\x12\x17\n\x0f\x62\x61\x63klog_seconds\x18\x10 \x01(\x01\x12\x1b\n\x13latency_p50_seconds\x18\x11 \x01(\x01\x12\x1b\n\x13latency_p95_seconds\x18\x12 \x01(\x01\x12\x15\n\rplan_revision\x18\x13 \x01(\x04\x12\x15\n\rworkers_ready\x18\x14 \x01(\r\x12\x0e\n\x06queued\x18\x15 \x01(\r2\x92\x01\n\rRouterControl\x12\x44\n\tApplyPlan\x12\x1a.gesso.v1.ApplyPlanRequest\x1a\x1b.gesso.v1.ApplyPlanResponse\x12;\n\x06Report\x12\x17.gesso.v1.ReportRequest\x1a\x18.gesso.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gesso/rpc/v1/router.proto\x12\x08gesso.v1\"O\n\x0eWorkerEndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x1e\n\x16\x61ssigned_skipped_steps\x18\x03 \x01(\r\"a\n\tLevelPlan\x12\x15\n\rskipped_steps\x18\x01 \x01(\r\x12\x0f\n\x07workers\x18\x02 \x01(\r\x12\r\n\x05share\x18\x03 \x01(\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\"4\n\nPricePoint\x12\x17\n\x0f\x62\x61\x63klog_seconds\x18\x01 \x01(\x01\x12\r\n\x05price\x18\x02 \x01(\x01\",\n\x0b\x44\x65viceWorth\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05worth\x18\x02 \x01(\x01\"#\n\x08RouteRow\x12\x17\n\x0bprobability\x18\x01 \x03(\x01\x42\x02\x10\x01\"\xf9\x01\n\x04Plan\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0f\n\x07made_at\x18\x02 \x01(\x01\x12#\n\x06levels\x18\x03 \x03(\x0b\x32\x13.gesso.v1.LevelPlan\x12\r\n\x05price\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12)\n\x0bprice_curve\x18\x07 \x03(\x0b\x32\x14.gesso.v1.PricePoint\x12+\n\x0c\x64\x65vice_worth\x18\x08 \x03(\x0b\x32\x15.gesso.v1.DeviceWorth\x12!\n\x05route\x18\t \x03(\x0b\x32\x12.gesso.v1.RouteRow\"[\n\x10\x41pplyPlanRequest\x12\x1c\n\x04plan\x18\x01 \x01(\x0b\x32\x0e.gesso.v1.Plan\x12)\n\x07workers\x18\x02 \x03(\x0b\x32\x18.gesso.v1.WorkerEndpoint\"%\n\x11\x41pplyPlanResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x0f\n\rReportRequest\"B\n\x0bPromptClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61rrivals\x18\x02 \x01(\x04\x12\x13\n\x07quality\x18\x03 \x03(\x01\x42\x02\x10\x01\"\x89\x04\n\x0eReportResponse\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\x0f\n\x07offered\x18\x03 \x01(\x04\x12\x15\n\rserved_in_slo\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\x12\x0c\n\x04shed\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x11\n\tcancelled\x18\x08 \x01(\x04\x12\x0f\n\x07retried\x18\t \x01(\x04\x12\x12\n\ncache_hits\x18\n \x01(\x04\x12\x1d\n\x15predicted_quality_sum\x18\x0b \x01(\x01\x12\x19\n\x11skipped_steps_sum\x18\x0c \x01(\x01\x12\x19\n\rskipped_steps\x18\r \x03(\rB\x02\x10\x01\x12\x1b\n\x0fserved_by_level\x18\x0e \x03(\x04\x42\x02\x10\x01\x12&\n\x07\x63lasses\x18\x0f \x03(\x0b\x32\x15.gesso.v1.PromptClass\x12\x17\n\x0f\x62\x61\x63klog_seconds\x18\x10 \x01(\x01\x12\x1b\n\x13latency_p50_seconds\x18\x11 \x01(\x01\x12\x1b\n\x13latency_p95_seconds\x18\x12 \x01(\x01\x12\x15\n\rplan_revision\x18\x13 \x01(\x04\x12\x15\n\rworkers_ready\x18\x14 \x01(\r\x12\x0e\n\x06queued\x18\x15 \x01(\r\x12\x1c\n\x10optimal_by_level\x18\x16 \x03(\x04\x42\x02\x10\x01\x32\x92\x01\n\rRouterControl\x12\x44\n\tApplyPlan\x12\x1a.gesso.v1.ApplyPlanRequest\x1a\x1b.gesso.v1.ApplyPlanResponse\x12;\n\x06Report\x12\x17.gesso.v1.ReportRequest\x1a\x18.gesso.v1.ReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gesso.rpc.v1.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ROUTEROW'].fields_by_name['probability']._loaded_options = None
+  _globals['_ROUTEROW'].fields_by_name['probability']._serialized_options = b'\020\001'
   _globals['_PROMPTCLASS'].fields_by_name['quality']._loaded_options = None
   _globals['_PROMPTCLASS'].fields_by_name['quality']._serialized_options = b'\020\001'
   _globals['_REPORTRESPONSE'].fields_by_name['skipped_steps']._loaded_options = None
   _globals['_REPORTRESPONSE'].fields_by_name['skipped_steps']._serialized_options = b'\020\001'
   _globals['_REPORTRESPONSE'].fields_by_name['served_by_level']._loaded_options = None
   _globals['_REPORTRESPONSE'].fields_by_name['served_by_level']._serialized_options = b'\020\001'
+  _globals['_REPORTRESPONSE'].fields_by_name['optimal_by_level']._loaded_options = None
+  _globals['_REPORTRESPONSE'].fields_by_name['optimal_by_level']._serialized_options = b'\020\001'
   _globals['_WORKERENDPOINT']._serialized_start=39
   _globals['_WORKERENDPOINT']._serialized_end=118
   _globals['_LEVELPLAN']._serialized_start=120
-  _globals['_LEVELPLAN']._serialized_end=186
-  _globals['_PLAN']._serialized_start=188
-  _globals['_PLAN']._serialized_end=314
-  _globals['_APPLYPLANREQUEST']._serialized_start=316
-  _globals['_APPLYPLANREQUEST']._serialized_end=407
-  _globals['_APPLYPLANRESPONSE']._serialized_start=409
-  _globals['_APPLYPLANRESPONSE']._serialized_end=446
-  _globals['_REPORTREQUEST']._serialized_start=448
-  _globals['_REPORTREQUEST']._serialized_end=463
-  _globals['_PROMPTCLASS']._serialized_start=465
-  _globals['_PROMPTCLASS']._serialized_end=531
-  _globals['_REPORTRESPONSE']._serialized_start=534
-  _globals['_REPORTRESPONSE']._serialized_end=1025
-  _globals['_ROUTERCONTROL']._serialized_start=1028
-  _globals['_ROUTERCONTROL']._serialized_end=1174
+  _globals['_LEVELPLAN']._serialized_end=217
+  _globals['_PRICEPOINT']._serialized_start=219
+  _globals['_PRICEPOINT']._serialized_end=271
+  _globals['_DEVICEWORTH']._serialized_start=273
+  _globals['_DEVICEWORTH']._serialized_end=317
+  _globals['_ROUTEROW']._serialized_start=319
+  _globals['_ROUTEROW']._serialized_end=354
+  _globals['_PLAN']._serialized_start=357
+  _globals['_PLAN']._serialized_end=606
+  _globals['_APPLYPLANREQUEST']._serialized_start=608
+  _globals['_APPLYPLANREQUEST']._serialized_end=699
+  _globals['_APPLYPLANRESPONSE']._serialized_start=701
+  _globals['_APPLYPLANRESPONSE']._serialized_end=738
+  _globals['_REPORTREQUEST']._serialized_start=740
+  _globals['_REPORTREQUEST']._serialized_end=755
+  _globals['_PROMPTCLASS']._serialized_start=757
+  _globals['_PROMPTCLASS']._serialized_end=823
+  _globals['_REPORTRESPONSE']._serialized_start=826
+  _globals['_REPORTRESPONSE']._serialized_end=1347
+  _globals['_ROUTERCONTROL']._serialized_start=1350
+  _globals['_ROUTERCONTROL']._serialized_end=1496
 # @@protoc_insertion_point(module_scope)

@@ -17,30 +17,62 @@ class WorkerEndpoint(_message.Message):
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., assigned_skipped_steps: _Optional[int] = ...) -> None: ...
 
 class LevelPlan(_message.Message):
-    __slots__ = ("skipped_steps", "workers", "share")
+    __slots__ = ("skipped_steps", "workers", "share", "model", "device")
     SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     skipped_steps: int
     workers: int
     share: float
-    def __init__(self, skipped_steps: _Optional[int] = ..., workers: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
+    model: str
+    device: str
+    def __init__(self, skipped_steps: _Optional[int] = ..., workers: _Optional[int] = ..., share: _Optional[float] = ..., model: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
+
+class PricePoint(_message.Message):
+    __slots__ = ("backlog_seconds", "price")
+    BACKLOG_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    backlog_seconds: float
+    price: float
+    def __init__(self, backlog_seconds: _Optional[float] = ..., price: _Optional[float] = ...) -> None: ...
+
+class DeviceWorth(_message.Message):
+    __slots__ = ("device", "worth")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WORTH_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    worth: float
+    def __init__(self, device: _Optional[str] = ..., worth: _Optional[float] = ...) -> None: ...
+
+class RouteRow(_message.Message):
+    __slots__ = ("probability",)
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    probability: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, probability: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("revision", "made_at", "levels", "price", "reason", "message")
+    __slots__ = ("revision", "made_at", "levels", "price", "reason", "message", "price_curve", "device_worth", "route")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     MADE_AT_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PRICE_CURVE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_WORTH_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
     revision: int
     made_at: float
     levels: _containers.RepeatedCompositeFieldContainer[LevelPlan]
     price: float
     reason: str
     message: str
-    def __init__(self, revision: _Optional[int] = ..., made_at: _Optional[float] = ..., levels: _Optional[_Iterable[_Union[LevelPlan, _Mapping]]] = ..., price: _Optional[float] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    price_curve: _containers.RepeatedCompositeFieldContainer[PricePoint]
+    device_worth: _containers.RepeatedCompositeFieldContainer[DeviceWorth]
+    route: _containers.RepeatedCompositeFieldContainer[RouteRow]
+    def __init__(self, revision: _Optional[int] = ..., made_at: _Optional[float] = ..., levels: _Optional[_Iterable[_Union[LevelPlan, _Mapping]]] = ..., price: _Optional[float] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., price_curve: _Optional[_Iterable[_Union[PricePoint, _Mapping]]] = ..., device_worth: _Optional[_Iterable[_Union[DeviceWorth, _Mapping]]] = ..., route: _Optional[_Iterable[_Union[RouteRow, _Mapping]]] = ...) -> None: ...
 
 class ApplyPlanRequest(_message.Message):
     __slots__ = ("plan", "workers")
@@ -71,7 +103,7 @@ class PromptClass(_message.Message):
     def __init__(self, name: _Optional[str] = ..., arrivals: _Optional[int] = ..., quality: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ("at", "uptime_seconds", "offered", "served_in_slo", "late", "shed", "failed", "cancelled", "retried", "cache_hits", "predicted_quality_sum", "skipped_steps_sum", "skipped_steps", "served_by_level", "classes", "backlog_seconds", "latency_p50_seconds", "latency_p95_seconds", "plan_revision", "workers_ready", "queued")
+    __slots__ = ("at", "uptime_seconds", "offered", "served_in_slo", "late", "shed", "failed", "cancelled", "retried", "cache_hits", "predicted_quality_sum", "skipped_steps_sum", "skipped_steps", "served_by_level", "classes", "backlog_seconds", "latency_p50_seconds", "latency_p95_seconds", "plan_revision", "workers_ready", "queued", "optimal_by_level")
     AT_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OFFERED_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +125,7 @@ class ReportResponse(_message.Message):
     PLAN_REVISION_FIELD_NUMBER: _ClassVar[int]
     WORKERS_READY_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
+    OPTIMAL_BY_LEVEL_FIELD_NUMBER: _ClassVar[int]
     at: float
     uptime_seconds: float
     offered: int
@@ -114,4 +147,5 @@ class ReportResponse(_message.Message):
     plan_revision: int
     workers_ready: int
     queued: int
-    def __init__(self, at: _Optional[float] = ..., uptime_seconds: _Optional[float] = ..., offered: _Optional[int] = ..., served_in_slo: _Optional[int] = ..., late: _Optional[int] = ..., shed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., cache_hits: _Optional[int] = ..., predicted_quality_sum: _Optional[float] = ..., skipped_steps_sum: _Optional[float] = ..., skipped_steps: _Optional[_Iterable[int]] = ..., served_by_level: _Optional[_Iterable[int]] = ..., classes: _Optional[_Iterable[_Union[PromptClass, _Mapping]]] = ..., backlog_seconds: _Optional[float] = ..., latency_p50_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., plan_revision: _Optional[int] = ..., workers_ready: _Optional[int] = ..., queued: _Optional[int] = ...) -> None: ...
+    optimal_by_level: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, at: _Optional[float] = ..., uptime_seconds: _Optional[float] = ..., offered: _Optional[int] = ..., served_in_slo: _Optional[int] = ..., late: _Optional[int] = ..., shed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., cache_hits: _Optional[int] = ..., predicted_quality_sum: _Optional[float] = ..., skipped_steps_sum: _Optional[float] = ..., skipped_steps: _Optional[_Iterable[int]] = ..., served_by_level: _Optional[_Iterable[int]] = ..., classes: _Optional[_Iterable[_Union[PromptClass, _Mapping]]] = ..., backlog_seconds: _Optional[float] = ..., latency_p50_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., plan_revision: _Optional[int] = ..., workers_ready: _Optional[int] = ..., queued: _Optional[int] = ..., optimal_by_level: _Optional[_Iterable[int]] = ...) -> None: ...

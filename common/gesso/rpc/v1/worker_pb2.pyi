@@ -108,14 +108,16 @@ class LookupRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
-    __slots__ = ("entry_id", "similarity", "held_levels")
+    __slots__ = ("entry_id", "similarity", "held_levels", "embedding")
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     HELD_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     similarity: float
     held_levels: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ...) -> None: ...
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
     __slots__ = ("matches",)

@@ -1,0 +1,64 @@
+"""Which scenarios, SLOs and policies the decisions bench runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LIVE = (
+    "QualityAware",
+    "BacklogPrice",
+    "PromptAgnostic",
+    "Argus",
+    "Nirvana",
+    "Proteus",
+    "ClipperHA",
+    "ClipperHT",
+    "RoundRobin",
+    "LeastOutstanding",
+)
+#: Kubernetes' autoscaler over workers at K = 0 at several targets: utilisation, requests waiting per worker.
+HPA = tuple(
+    [f"HPAUtilization@{t:g}" for t in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
+    + [f"HPAQueue@{t:g}" for t in (0.5, 1, 2)]
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the bench: a scenario at an SLO, and who is compared there.
+
+    `static` are fleets whose models never change: so many workers hold the second model throughout.
+    """
+
+    scenario: str
+    slo: str
+    policies: tuple[str, ...]
+    load_scale: float = 1.0
+    static: tuple[int, ...] = ()
+    bounds: bool = True
+
+    @property
+    def key(self) -> str:
+        """Its name in results."""
+        scale = (
+            f"-{self.load_scale:g}x" if self.load_scale != 1 or self.scenario == "constant" else ""
+        )
+        return f"{self.scenario}{scale}@{self.slo}"
+
+
+CASES = (
+    Case("twitter", "3x", LIVE),
+    Case("twitter", "5x", LIVE),
+    Case("twitter-heavy", "3x", LIVE),
+    Case("twitter-heavy", "5x", LIVE),
+    Case("bursty", "5x", LIVE),
+    Case("model-family", "5x", ("QualityAware", "BacklogPrice", "Proteus"), static=(0, 1, 2, 3)),
+    Case("two-gpu-classes", "5x", LIVE),
+    Case("elastic", "5x", ("QualityAware", *HPA)),
+    Case("constant", "3x", ("QualityAware",), 0.5, bounds=False),
+    Case("constant", "3x", ("QualityAware",), 0.9, bounds=False),
+    Case("constant", "3x", ("QualityAware",), 1.5, bounds=False),
+    Case("flash-crowd", "3x", ("QualityAware", "BacklogPrice"), bounds=False),
+    Case("flash-crowd-family", "3x", ("QualityAware", "BacklogPrice"), bounds=False),
+    Case("worker-loss", "5x", ("QualityAware", "BacklogPrice")),
+)

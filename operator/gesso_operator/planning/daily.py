@@ -1,0 +1,203 @@
+"""The daily shape: what the rate usually does from one slot of the day to the next, and how far it strays
+from that.
+
+The rates of the last days are kept by slot. The shape is their median over days and neighbouring slots,
+younger days weighing more, so that it is exponentially weighted over days and a spike does not move it. How
+far rates stray is kept as what it was: for each past slot and a lead of k slots, the ratio of the rate to
+what the slot k before foretold by the shape. Ratios are pooled by place in the hour, since bursts of load
+tend to come on the hour and its half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+DAY_S = 86_400.0
+_DAYS = 4
+_DAY_WEIGHT = 0.6
+_NEIGHBOURS = 2
+_LEAST_RATIOS = 12
+_MOST_LEAD = 12
+_MOST_SCALE = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Daily:
+    """Slot rates of the last days; `slot` is the absolute number of the slot being counted, None before any
+    count.
+
+    `rates[d, i]` is the mean rate in slot i of the day, d = 0 the newest; NaN where nobody looked. A row is
+    one day by the clock; the newest is being filled.
+    """
+
+    slot_s: float = 300.0
+    slot: int | None = None
+    count: float = 0.0
+    seconds: float = 0.0
+    rates: NDArray[np.float64] = field(default_factory=lambda: np.full((0, 0), np.nan))
+
+    @property
+    def slots(self) -> int:
+        """Slots in a day."""
+        return max(1, round(DAY_S / self.slot_s))
+
+    @cached_property
+    def shape(self) -> NDArray[np.float64]:
+        """The usual rate of each slot of the day; all NaN until a full day has been seen."""
+        known = np.isfinite(self.rates)
+        if not self.rates.size or known.any(0).mean() < 0.75 or known.sum() < self.slots:
+            return np.full(self.slots, np.nan)
+        stack, weights = [], []
+        for d in range(len(self.rates)):
+            for shift in range(-_NEIGHBOURS, _NEIGHBOURS + 1):
+                stack.append(np.roll(self.rates[d], shift))
+                weights.append(_DAY_WEIGHT**d / (1 + abs(shift)))
+        values = np.array(stack)
+        weight = np.where(np.isfinite(values), np.array(weights)[:, None], 0.0)
+        values = np.where(np.isfinite(values), values, np.inf)
+        order = np.argsort(values, axis=0)
+        values, weight = np.take_along_axis(values, order, 0), np.take_along_axis(weight, order, 0)
+        total = weight.sum(0)
+        middle = (np.cumsum(weight, axis=0) >= total / 2).argmax(0)
+        shape = values[middle, np.arange(self.slots)]
+        shape[total <= 0] = np.nan
+        return _bridged(shape)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a shape."""
+        return bool(np.isfinite(self.shape[0]))
+
+    def usual(self, at_s: float) -> float:
+        """The usual rate at a time, on straight lines between the middles of slots; NaN without a shape."""
+        place = (at_s / self.slot_s - 0.5) % self.slots
+        low = int(place) % self.slots
+        share = place - int(place)
+        return float((1 - share) * self.shape[low] + share * self.shape[(low + 1) % self.slots])
+
+    def foretold(self, rate: float, now_s: float, lead_s: float) -> float:
+        """The rate in `lead_s` seconds where it is `rate` now and goes with the usual from here; `rate`
+        without a shape.
+
+        How far the rate now may be from the usual is bounded, so that a dead minute does not write off the day.
+        """
+        here, there = self.usual(now_s), self.usual(now_s + lead_s)
+        if not (math.isfinite(here) and math.isfinite(there)):
+            return rate
+        if here <= 0:
+            return max(rate, there)
+        return min(_MOST_SCALE, max(1 / _MOST_SCALE, rate / here)) * there
+
+    def stray(self, from_s: float, at_s: float, quantile: float, more: int = 0) -> float:
+        """Quantile of the past ratios of the rate to what was foretold before, at that place of the hour.
+
+        The lead in slots is that between the two times, at least one, and `more`. 1 without a shape, or with
+        too little past to tell.
+        """
+        lead = int(at_s // self.slot_s - from_s // self.slot_s) + more
+        return self._stray(min(_MOST_LEAD, max(1, lead)), self._place(at_s), quantile)
+
+    def same_slot(self, a_s: float, b_s: float) -> bool:
+        """Whether two times lie in one slot."""
+        return a_s // self.slot_s == b_s // self.slot_s
+
+    def _place(self, at_s: float) -> int:
+        per_hour = max(1, round(3600.0 / self.slot_s))
+        return int(at_s // self.slot_s) % per_hour
+
+    def _stray(self, lead: int, place: int, quantile: float) -> float:
+        key = (lead, place, quantile)
+        if key not in self._strays:
+            ratios = self._ratios(lead)
+            per_hour = max(1, round(3600.0 / self.slot_s))
+            here = ratios[:, place::per_hour]
+            found = here[np.isfinite(here)]
+            if len(found) < _LEAST_RATIOS:
+                found = ratios[np.isfinite(ratios)]
+            enough = len(found) >= _LEAST_RATIOS
+            self._strays[key] = float(np.quantile(found, quantile)) if enough else 1.0
+        return self._strays[key]
+
+    @cached_property
+    def _strays(self) -> dict[tuple[int, int, float], float]:
+        return {}
+
+    def _ratios(self, lead: int) -> NDArray[np.float64]:
+        """(days, slots): rate over what the slot `lead` before foretold."""
+        if not self.known:
+            return np.full((1, self.slots), np.nan)
+        relative = self.rates / np.maximum(self.shape, 1e-12)
+        line = relative[::-1].ravel()
+        before = np.full(len(line), np.nan)
+        before[lead:] = line[:-lead]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = line / before
+        ratios[~np.isfinite(ratios)] = np.nan
+        found: NDArray[np.float64] = ratios.reshape(self.rates.shape)[::-1]
+        return found
+
+
+def counted(daily: Daily, arrivals: float, seconds: float, end_s: float) -> Daily:
+    """The state after `arrivals` in the `seconds` before `end_s`; what is not a count is left out.
+
+    The interval belongs to the slot of its middle, or is spread where it is longer than one.
+    """
+    if not (math.isfinite(arrivals) and math.isfinite(seconds) and math.isfinite(end_s)):
+        return daily
+    if arrivals < 0 or seconds <= 0 or seconds > DAY_S:
+        return daily
+    pieces = max(1, math.ceil(seconds / daily.slot_s - 1e-9))
+    for i in range(pieces):
+        middle = end_s - seconds + (i + 0.5) * seconds / pieces
+        daily = _added(
+            daily, arrivals / pieces, seconds / pieces, math.floor(middle / daily.slot_s)
+        )
+    return daily
+
+
+def primed(daily: Daily, counts: Sequence[float], step_s: float, start_s: float) -> Daily:
+    """The state after a history: `counts[i]` arrivals in the `step_s` seconds from `start_s + i step_s`;
+    NaN: nobody looked.
+    """
+    for i, n in enumerate(counts):
+        daily = counted(daily, float(n), step_s, start_s + (i + 1) * step_s)
+    return daily
+
+
+def _added(daily: Daily, arrivals: float, seconds: float, slot: int) -> Daily:
+    if daily.slot is None:
+        return replace(daily, slot=slot, count=arrivals, seconds=seconds)
+    if slot < daily.slot:
+        return daily  # A clock that went back.
+    if slot == daily.slot:
+        return replace(daily, count=daily.count + arrivals, seconds=daily.seconds + seconds)
+    rates = _closed(daily, slot)
+    return replace(daily, slot=slot, count=arrivals, seconds=seconds, rates=rates)
+
+
+def _closed(daily: Daily, slot: int) -> NDArray[np.float64]:
+    """The rates with the counted slot in its place, and a new row for each day begun since."""
+    last = daily.slot if daily.slot is not None else slot
+    rates = daily.rates if daily.rates.size else np.full((1, daily.slots), np.nan)
+    rates = rates.copy()
+    # A slot seen for less than half tells too little.
+    if daily.seconds >= 0.5 * daily.slot_s:
+        rates[0, last % daily.slots] = daily.count / daily.seconds
+    days = slot // daily.slots - last // daily.slots
+    fresh = np.full((min(days, _DAYS), daily.slots), np.nan)
+    kept: NDArray[np.float64] = np.concatenate((fresh, rates))[:_DAYS]
+    return kept
+
+
+def _bridged(shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Straight lines over the slots that nobody has ever looked at, around midnight too."""
+    known = np.flatnonzero(np.isfinite(shape))
+    places = np.arange(len(shape))
+    bridged: NDArray[np.float64] = np.interp(places, known, shape[known], period=len(shape))
+    return bridged

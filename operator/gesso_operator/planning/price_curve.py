@@ -1,0 +1,196 @@
+"""The price of a worker-second over the live backlog: a Markov decision process of the pool's work.
+
+The state is V, the pool's outstanding work in worker-seconds. Prompts come as a Poisson process of rate r, of
+class c with probability w[c]. Served at level K a prompt gives quality q[c,K] and adds work[K]; refused, it
+costs the penalty. Between arrivals work goes at the rate d(V) = min(n, 2 V / mean work), since with little
+work some of the n workers idle. A level is open at V while waiting and work stay within the deadline. With h
+the relative value of a state and g the gain, the average reward per prompt,
+
+    h(V) = sum_c w[c] max( max_K q[c,K] + (U h)(V + work[K]),  (U h)(V) - penalty ) - g
+
+where U h is h after draining for an exponential time of rate r. Policy iteration (Howard 1960; Puterman 1994,
+chapter 8) solves it on a grid, h being linear between its points. The price at V is what a unit of work takes
+from the value there: (U h(V) - U h(V + s)) / s, s being the work of a typical image.
+
+It is control by the drift of a Brownian processing system (Ata, Harrison and Shepp 2005) for a small pool of
+jobs. In a large pool the price stays at the dual value of capacity over almost the whole range; in a small one
+it rises with the backlog, before it is too late.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gesso.plan import PromptClass
+
+Floats = NDArray[np.float64]
+_STATES = 121
+_ITERATIONS = 20
+
+
+@dataclass(frozen=True)
+class PricedPool:
+    """What the price depends on.
+
+    `workers` are ready workers (a fraction counts), `rate` images/s, `work_s` worker-seconds of an image at
+    each variant, `classes` with curves along the same variants (0 or less: not servable), `deadline_s` the
+    seconds until an image must be out, `penalty` the relative quality that a refused image costs beyond
+    its own.
+    """
+
+    workers: float
+    rate: float
+    work_s: tuple[float, ...]
+    classes: tuple[PromptClass, ...]
+    deadline_s: float
+    penalty: float = 10.0
+    min_quality: float = 0.0
+
+
+@lru_cache(maxsize=512)
+def price_curve(pool: PricedPool) -> tuple[tuple[float, float], ...]:
+    """Points (backlog in seconds per worker, price in relative quality per worker-second), both ascending.
+
+    Empty where there is nothing to price: no workers, no known rate, no level in time. Total otherwise.
+    """
+    n, rate = pool.workers, pool.rate
+    if not (math.isfinite(n) and n > 0 and math.isfinite(rate) and rate > 0):
+        return ()
+    if not pool.classes or not pool.work_s or not min(pool.work_s) > 0:
+        return ()
+    work = np.array(pool.work_s, dtype=np.float64)
+    quality, weight = _curves(pool)
+    # Half an image's work is left on each busy worker, before anyone waits.
+    served = float(work.mean()) / 2
+    longest = pool.deadline_s - float(work.min()) + served
+    if not (math.isfinite(longest) and longest > served and weight.sum() > 0):
+        return ()
+    weight = weight / weight.sum()
+    # The last image taken in needs room beyond the state that it was taken in at.
+    room = max(float(work.min()), 2.0 * n * longest / _STATES)
+    states: Floats = np.linspace(0.0, n * longest + room, _STATES)
+    wait = np.maximum(0.0, states / n - served)
+    process = _Process(
+        quality,
+        weight,
+        _places(states, work),
+        (wait[:, None] + work[None, :] <= pool.deadline_s)
+        & (states[:, None] + work[None, :] <= states[-1] + 1e-9),
+        _drained(states, rate, np.minimum(n, states / served)),
+        pool.penalty,
+    )
+    value = process.solved()
+    after = process.drain @ value
+    typical = float(np.median(work))
+    later = np.interp(states + typical, states, after)
+    # Beyond the last state all are refused, and each refusal costs the penalty.
+    beyond = np.maximum(0.0, states + typical - states[-1]) / typical
+    price = (after - later) / typical + beyond * (pool.penalty + 1.0) / typical
+    price = np.maximum.accumulate(np.maximum(price, 0.0))
+    return tuple(zip((states / n).tolist(), price.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Process:
+    """The process on its grid of S states.
+
+    `quality` (classes, levels), -inf where not servable; `places` the state below V + work (S, levels) and
+    how far it lies towards the next; `open` (S, levels); `drain` (S, S) is U.
+    """
+
+    quality: Floats
+    weight: Floats
+    places: tuple[NDArray[np.int64], Floats]
+    open: NDArray[np.bool_]
+    drain: Floats
+    penalty: float
+
+    def solved(self) -> Floats:
+        """Relative values (S,), by policy iteration from the policy that looks at quality alone."""
+        value = np.zeros(len(self.drain))
+        policy: NDArray[np.int64] | None = None
+        for _ in range(_ITERATIONS):
+            better = self._greedy(self.drain @ value)
+            if policy is not None and np.array_equal(better, policy):
+                break
+            policy = better
+            value = self._valued(policy)
+        return value
+
+    def _greedy(self, after: Floats) -> NDArray[np.int64]:
+        """The best action (S, classes): a level, or the number of levels for refusing."""
+        low, share = self.places
+        there = after[low] * (1 - share) + after[low + 1] * share
+        net = np.where(self.open[:, None, :], self.quality[None] + there[:, None, :], -np.inf)
+        refused = np.broadcast_to((after - self.penalty)[:, None, None], (*net.shape[:2], 1))
+        best: NDArray[np.int64] = np.concatenate([net, refused], axis=2).argmax(2)
+        return best
+
+    def _valued(self, policy: NDArray[np.int64]) -> Floats:
+        """Relative values of a policy, 0 in the empty state."""
+        low, share = self.places
+        size, levels = len(self.drain), self.quality.shape[1]
+        state = np.broadcast_to(np.arange(size)[:, None], policy.shape)
+        kind = np.broadcast_to(np.arange(len(self.weight))[None, :], policy.shape)
+        served = policy < levels
+        level = np.where(served, policy, 0)
+        reward = np.where(served, self.quality[kind, level], -self.penalty)
+        first = np.where(served, low[state, level], state)
+        part = np.where(served, share[state, level], 0.0)
+        weight = np.broadcast_to(self.weight[None, :], policy.shape)
+        move = np.zeros((size, size))
+        np.add.at(move, (state, first), weight * (1 - part))
+        np.add.at(move, (state, np.minimum(first + 1, size - 1)), weight * part)
+        # h - move U h + g = reward, with h = 0 in the first state: its column holds g.
+        matrix = np.eye(size) - move @ self.drain
+        matrix[:, 0] = 1.0
+        solution: Floats = np.linalg.solve(matrix, (weight * reward).sum(1))
+        solution[0] = 0.0
+        return solution
+
+
+def _curves(pool: PricedPool) -> tuple[Floats, Floats]:
+    """Quality (classes, levels), -inf where a level must not be used, and the classes' weights."""
+    quality = np.array([c.curve.quality for c in pool.classes], dtype=np.float64)
+    usable = np.isfinite(quality) & (quality > 0) & (quality >= pool.min_quality)
+    usable[:, 0] = np.isfinite(quality[:, 0])
+    weight = np.array([c.weight for c in pool.classes], dtype=np.float64)
+    return np.where(usable, quality, -np.inf), np.where(np.isfinite(weight), weight, 0.0).clip(0.0)
+
+
+def _places(states: Floats, work: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Where V + work lies on the grid: the state below, and the share of the way to the next."""
+    step = states[1] - states[0]
+    at = np.minimum((states[:, None] + work[None, :]) / step, len(states) - 1 - 1e-9)
+    low = at.astype(np.int64)
+    return low, at - low
+
+
+def _drained(states: Floats, rate: float, speed: Floats) -> Floats:
+    """U, shape (S, S): the expectation of a function on the grid after draining for an exponential time."""
+    size = len(states)
+    step = float(states[1] - states[0])
+    matrix = np.zeros((size, size))
+    matrix[0, 0] = 1.0
+    for i in range(1, size):
+        # Expected arrivals while one step is drained, at the speed in the middle of it.
+        x = rate * step / max(1e-12, (speed[i] + speed[i - 1]) / 2)
+        stays = math.exp(-min(x, 700.0))
+        lower = (1.0 - stays * (1.0 + x)) / x if x > 1e-6 else x / 2
+        matrix[i] = stays * matrix[i - 1]
+        matrix[i, i] += 1.0 - stays - lower
+        matrix[i, i - 1] += lower
+    return matrix
+
+
+def price_at(curve: Sequence[tuple[float, float]], backlog_s: float) -> float:
+    """The price at a backlog; the end's beyond the ends; 0 without a curve."""
+    if not curve:
+        return 0.0
+    return float(np.interp(backlog_s, [x for x, _ in curve], [y for _, y in curve]))

@@ -1,0 +1,179 @@
+"""Places requests on workers by the service's policy, and learns from what became of them.
+
+The decisions are those of `routing`; what they are made on is gathered here.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+
+from gesso.api import DiffusionService
+from gesso.plan import Plan
+from gesso.rpc.v1 import worker_pb2
+from gesso_router import messages
+from gesso_router.errors import Ending, RequestError
+from gesso_router.fleet import Fleet
+from gesso_router.gate import ClipperGate, DeadlinePassedError
+from gesso_router.routing.choose import ChoicePolicy
+from gesso_router.routing.clipper import Waiting, clipper_option
+from gesso_router.routing.margin import Margin
+from gesso_router.routing.mean_quality import MeanQuality
+from gesso_router.routing.pace import Pace
+from gesso_router.routing.policies import (
+    CENTRAL_QUEUE,
+    IN_FULL,
+    PRICE_POLICIES,
+    ROUTES,
+    Route,
+    price_route,
+)
+from gesso_router.routing.quality import Option, QualityPredictor, serving_options
+from gesso_router.routing.view import Ask, Choice, FleetView, Refusal
+from gesso_router.run import Placement, Run, refused, unserved
+from gesso_router.settings import RouterSettings
+
+
+class Placer:
+    """One service's policy at work; `plan` is the plan in force."""
+
+    def __init__(
+        self,
+        service: DiffusionService,
+        predictor: QualityPredictor,
+        fleet: Fleet,
+        settings: RouterSettings,
+        clock: Callable[[], float],
+        price_policy: ChoicePolicy | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """`draw` gives numbers uniform in [0, 1).
+
+        `price_policy` replaces the constants of a policy that chooses by price.
+        """
+        self.policy = service.spec.scheduling.policy
+        self.price_policy = price_policy or PRICE_POLICIES.get(self.policy, ChoicePolicy())
+        self.plan: Plan | None = None
+        self.margin = Margin()
+        self.pace = Pace()
+        self.fetch_seconds = 0.005
+        self.gate = ClipperGate(fleet, service.spec.workers.max_batch, clock)
+        self._steps = service.spec.model.steps
+        self._slo_seconds = service.spec.slo.latency_seconds
+        self._predictor = predictor
+        self._fleet = fleet
+        self._settings = settings
+        self._clock = clock
+        self._draw = draw
+        self._dispatched = 0
+        self._mean_quality = MeanQuality()
+        self._route: Route | None = None
+        if self.policy in PRICE_POLICIES:
+            self._route = price_route(self.price_policy)
+        elif self.policy not in CENTRAL_QUEUE:
+            self._route = ROUTES[self.policy]
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether it matters what the prompt is like."""
+        return self.policy not in IN_FULL
+
+    def view(self) -> FleetView:
+        """The fleet as choices are made on it, now."""
+        now = self._clock()
+        return FleetView(
+            workers=self._fleet.views(now),
+            slo_seconds=self._slo_seconds,
+            plan=self.plan,
+            dispatched=self._dispatched,
+            arrivals_per_second=self.pace.per_second(now),
+            mean_steps=self.pace.mean_steps,
+            fetch_seconds=self.fetch_seconds,
+            margin=self.margin.factor,
+            mean_quality=self._mean_quality.means,
+        )
+
+    def seen(self, run: Run) -> None:
+        """It is known how a new prompt may be served."""
+        self._mean_quality = self._mean_quality.seen(run.options)
+
+    async def place(self, run: Run) -> Placement:
+        """Books the next attempt on a worker. Raises RequestError.
+
+        Nothing is awaited between decision and booking, so that the next decision sees it.
+        """
+        failed = frozenset(run.failed_on)
+        if failed:  # latents on a worker that failed are out of reach
+            run.options = serving_options(
+                self._predictor,
+                [m for m in run.matches if m.worker not in failed],
+                run.embedding,
+            )
+        if self._route is None:
+            option = clipper_option(
+                run.options, fastest=self.policy == "ClipperHT", min_quality=run.job.min_quality
+            )
+            return self._book(run, await self._turn(run, option, failed), option, None)
+        now = self._clock()
+        ask = Ask(
+            options=run.options,
+            steps=self._steps,
+            deadline_seconds=run.ticket.deadline_s - now,
+            min_quality=run.job.min_quality,
+            exclude=failed,
+            accept_late=bool(failed),
+        )
+        decision = self._route(ask, self.view(), self._draw())
+        if isinstance(decision, Refusal):
+            raise unserved(run) if failed else refused(decision)
+        self.pace = self.pace.arrived(now, ask.steps - decision.skipped_steps)
+        return self._book(run, decision.worker, decision.option, decision)
+
+    def ended(self, placement: Placement, now_s: float) -> None:
+        """An attempt is over, whatever became of it."""
+        self._fleet.done(placement.worker, placement.flight.request_id, now_s)
+        if self._route is None:
+            self.gate.pump()
+
+    def learn(
+        self, run: Run, placement: Placement, made: worker_pb2.WorkerImage, now_s: float
+    ) -> None:
+        """What an image teaches about the next: how far estimates are off, what a fetch and a window bear."""
+        flight, option, choice = placement.flight, placement.option, placement.choice
+        self._fleet.finished(placement.worker, flight)
+        if choice is None:
+            # Clipper's AIMD holds the batch's own latency to the objective, not the wait before it.
+            objective_s = run.ticket.deadline_s - run.ticket.arrived_s
+            self.gate.finished(placement.worker, missed=now_s - flight.sent_s > objective_s)
+            return
+        if made.skipped_steps == option.skipped_steps:
+            self.margin = self.margin.observe(choice.finish_seconds, now_s - flight.sent_s)
+        if option.match is not None and option.match.worker != placement.worker:
+            self.fetch_seconds += 0.1 * (made.fetch_seconds - self.fetch_seconds)
+
+    def give_up_s(self, run: Run) -> float:
+        """When a request is given up, on the router's clock."""
+        ticket = run.ticket
+        allowed_s = ticket.deadline_s - ticket.arrived_s
+        return ticket.arrived_s + self._settings.late_factor * allowed_s
+
+    def _book(self, run: Run, worker: str, option: Option, choice: Choice | None) -> Placement:
+        wire_id = f"{run.job.request_id}.{secrets.token_hex(4)}"
+        steps = self._steps - option.skipped_steps
+        flight = self._fleet.sent(worker, wire_id, steps, self._clock())
+        self._dispatched += 1
+        return Placement(worker, option, choice, flight)
+
+    async def _turn(self, run: Run, option: Option, failed: frozenset[str]) -> str:
+        """Waits in Clipper's queue for the worker to send to."""
+        if failed and not set(self._fleet.usable) - failed:
+            raise unserved(run)
+        waiting = Waiting(secrets.token_hex(8), run.ticket.deadline_s, failed, option.skipped_steps)
+        await run.emit(messages.queued(run.job.request_id, 0.0))
+        try:
+            return await self.gate.turn(waiting, self.give_up_s(run))
+        except DeadlinePassedError:
+            raise RequestError(
+                Ending.DEADLINE, "deadline", "dropped: its deadline passed before its turn came"
+            ) from None

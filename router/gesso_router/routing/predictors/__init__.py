@@ -1,0 +1,1 @@
+"""Quality predictors: by published thresholds, by a measured table, learned."""

@@ -1,0 +1,1 @@
+"""What a user would otherwise run and what no DiffusionService asks for: Kubernetes' own autoscaler."""

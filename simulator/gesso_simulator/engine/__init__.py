@@ -1,0 +1,1 @@
+"""Discrete events on a virtual clock: the live planner and routing against simulated workers."""

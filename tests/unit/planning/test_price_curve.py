@@ -1,0 +1,139 @@
+"""The price over the backlog: what it must be at the ends, in large pools, and against other ways to price."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gesso.plan import PromptClass, QualityCurve
+from gesso_operator.planning.price_curve import PricedPool, price_at, price_curve
+
+LADDER = (0, 5, 10, 15, 20, 25)
+LOSS = (0.0, 0.03, 0.042, 0.056, 0.068, 0.085)
+WORK = tuple(2.5 * (50 - k) / 50 for k in LADDER)
+CLASSES = tuple(
+    PromptClass(name, weight, QualityCurve(LADDER, tuple(1 - factor * x for x in LOSS)))
+    for name, weight, factor in (("fragile", 0.3, 1.7), ("usual", 0.5, 0.9), ("robust", 0.2, 0.2))
+)
+POOL = PricedPool(workers=8, rate=3.5, work_s=WORK, classes=CLASSES, deadline_s=12.0)
+FULL = 8 / WORK[0]
+
+
+def test_an_idle_pool_costs_nothing_and_a_full_one_what_refusing_does() -> None:
+    curve = price_curve(POOL)
+    assert curve[0] == (0.0, 0.0)
+    assert curve[-1][1] == pytest.approx((POOL.penalty + 1) / min(WORK))
+    assert curve[-1][0] == pytest.approx(POOL.deadline_s - min(WORK) / 2)
+
+
+@given(
+    load=st.floats(0.05, 4.0),
+    workers=st.integers(1, 4096),
+    deadline=st.floats(2.6, 60.0),
+    penalty=st.floats(0.5, 50.0),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_price_rises_with_the_backlog(
+    load: float, workers: int, deadline: float, penalty: float
+) -> None:
+    rate = load * workers / WORK[0]
+    curve = price_curve(
+        replace(POOL, workers=workers, rate=rate, deadline_s=deadline, penalty=penalty)
+    )
+    backlogs, prices = zip(*curve, strict=True)
+    assert all(math.isfinite(x) and x >= 0 for x in (*backlogs, *prices))
+    assert list(backlogs) == sorted(set(backlogs))
+    assert list(prices) == sorted(prices)
+
+
+@pytest.mark.parametrize("load", [1.2, 1.5, 1.8])
+def test_in_a_large_pool_it_is_the_dual_value_of_capacity(load: float) -> None:
+    workers = 2000
+    pool = replace(POOL, workers=workers, rate=load * workers / WORK[0])
+    # The dual: the price at which the prompts ask for just the capacity there is.
+    prices = np.linspace(0, 0.3, 30_001)
+    quality = np.array([c.curve.quality for c in CLASSES])
+    weight = np.array([c.weight for c in CLASSES])
+    net = quality[None] - prices[:, None, None] * np.array(WORK)[None, None]
+    asked = np.array(WORK)[net.argmax(2)] @ weight * pool.rate
+    dual = prices[np.argmax(asked <= workers)]
+    middle = price_at(price_curve(pool), 0.5 * pool.deadline_s)
+    assert middle == pytest.approx(dual, rel=0.03)
+
+
+def test_more_load_never_lowers_the_price() -> None:
+    curves = [price_curve(replace(POOL, rate=load * FULL)) for load in (0.6, 0.9, 1.2, 1.5, 1.9)]
+    for lighter, heavier in zip(curves, curves[1:], strict=False):
+        for (_, low), (_, high) in zip(lighter, heavier, strict=True):
+            assert high >= low - 1e-3 * max(1.0, low)
+
+
+def _gain(prices: list[float], step: float, rate: float, seed: int = 4) -> float:
+    """Mean quality per prompt, refusals at their penalty, of a pool run by a price over the backlog."""
+    rng = np.random.default_rng(seed)
+    n, work = int(POOL.workers), np.array(WORK)
+    free = np.zeros(n)
+    now, total, count = 0.0, 0.0, 30_000
+    gaps = rng.exponential(1 / rate, count)
+    kinds = rng.choice(3, count, p=[c.weight for c in CLASSES])
+    quality = np.array([c.curve.quality for c in CLASSES])
+    for gap, kind in zip(gaps, kinds, strict=True):
+        now += gap
+        left = np.maximum(free - now, 0.0)
+        price = prices[min(len(prices) - 1, int(left.sum() / n / step))]
+        i = int(left.argmin())
+        in_time = left[i] + work <= POOL.deadline_s
+        if not in_time.any():
+            total -= POOL.penalty
+            continue
+        k = int(np.where(in_time, quality[kind] - price * work, -np.inf).argmax())
+        free[i] = now + left[i] + work[k]
+        total += quality[kind, k]
+    return total / count
+
+
+@pytest.mark.parametrize("load", [0.9, 1.3])
+def test_no_power_of_the_backlog_does_better(load: float) -> None:
+    rate = load * FULL
+    curve = price_curve(replace(POOL, rate=rate))
+    step = POOL.deadline_s / 200
+    at = [step * (i + 0.5) for i in range(200)]
+    ours = _gain([price_at(curve, x) for x in at], step, rate)
+    powers = [
+        _gain([c / WORK[0] * (x / POOL.deadline_s) ** p for x in at], step, rate)
+        for c in (0.5, 2.0, 6.0)
+        for p in (1, 2, 4)
+    ]
+    assert ours >= max(powers) - 5e-4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"workers": 0.0},
+        {"workers": math.nan},
+        {"rate": 0.0},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"rate": -1.0},
+        {"classes": ()},
+        {"work_s": ()},
+        {"deadline_s": 0.1},
+        {"deadline_s": math.nan},
+    ],
+)
+def test_where_there_is_nothing_to_price_there_is_no_curve(change: dict[str, object]) -> None:
+    assert price_curve(replace(POOL, **change)) == ()  # type: ignore[arg-type]
+
+
+def test_a_level_below_the_floor_is_not_counted_on() -> None:
+    floor = replace(POOL, rate=1.5 * FULL, min_quality=0.97)
+    # With fewer ways out, seconds are dearer.
+    assert price_at(price_curve(floor), 4.0) > price_at(
+        price_curve(replace(floor, min_quality=0.0)), 4.0
+    )

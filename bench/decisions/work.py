@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 
+from decisions.bounding import bounds_with_loss
 from decisions.cases import Case
 from gesso_simulator.engine.run import simulate
 from gesso_simulator.reports.figures import summarise
@@ -79,9 +80,7 @@ def do(task: Task, code: str) -> dict[str, Any]:
     run = scenario_run(task)
     began = time.process_time()
     if task.what == "bounds":
-        from decisions.bounding import bounds_of
-
-        found: dict[str, Any] = bounds_of(run)
+        found: dict[str, Any] = bounds_with_loss(run)
     elif task.what.startswith("static:"):
         found = _static(run, int(task.what.removeprefix("static:")), task.seed)
     else:
@@ -102,8 +101,6 @@ def do(task: Task, code: str) -> dict[str, Any]:
 
 def _static(run: ScenarioRun, second: int, seed: int) -> dict[str, Any]:
     """So many workers hold the second model from the beginning to the end."""
-    from dataclasses import replace
-
     model = run.models[1]
     workers = tuple(replace(w, model=model) if i < second else w for i, w in enumerate(run.workers))
     held = replace(run, workers=workers)

@@ -21,7 +21,7 @@ class LevelPlan:
 
     @property
     def variant(self) -> str:
-        """`10` for K = 10 of the service's model, `lightning` for another model's K = 0, `lightning/10` above."""
+        """`10`: K = 10 of the own model; `lightning`: K = 0 of another model; `lightning/10`: its K = 10."""
         if not self.model:
             return str(self.skipped_steps)
         return f"{self.model}/{self.skipped_steps}" if self.skipped_steps else self.model
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def mix(self) -> dict[int, int]:
-        """Workers of the service's own model by K, over all device classes; levels without a worker left out."""
+        """Workers of the own model by K, over all device classes; levels without a worker left out."""
         mix: dict[int, int] = {}
         for level in self.levels:
             if level.workers and not level.model:

@@ -22,17 +22,14 @@ from gesso.api import DiffusionService, load_service
 from gesso.builtin import TINY_CLIP
 from gesso.profile_table import read_profile
 from gesso_router.routing.predictors.thresholds import NIRVANA_STEPS
-from gesso_simulator.bounds.elastic import least_worker_hours
-from gesso_simulator.bounds.family import least_violations_of_family
-from gesso_simulator.bounds.fixed import least_violations
-from gesso_simulator.engine.bounding import instance_of
+from gesso_simulator.engine.bounding import bounds_of
 from gesso_simulator.engine.run import simulate
 from gesso_simulator.engine.systems import AUTOSCALED, LIVE
 from gesso_simulator.inputs.prompts import read_prompts
 from gesso_simulator.inputs.quality_table import measured_table, read_quality_table
 from gesso_simulator.inputs.trace import read_trace
 from gesso_simulator.reports.document import document, write_document
-from gesso_simulator.reports.figures import BoundFigures, Bounds, Figures, summarise
+from gesso_simulator.reports.figures import Bounds, Figures, summarise
 from gesso_simulator.reports.plot import write_plot
 from gesso_simulator.reports.requests import write_requests
 from gesso_simulator.reports.result import PolicyResult
@@ -170,29 +167,9 @@ def _play(
         bounds: Bounds = {}
         if options.bounds:
             task = bars.add_task("bounds", total=None)
-            bounds = _bounds(run)
+            bounds = bounds_of(run)
             bars.update(task, total=1.0, completed=1.0)
     return results, bounds
-
-
-def _bounds(run: ScenarioRun) -> Bounds:
-    """Both bounds: of an elastic fleet those on worker-hours, of others those on violations and quality."""
-    instance = instance_of(run)
-    found: dict[str, BoundFigures] = {}
-    for name, informed in (("informed", True), ("clairvoyant", False)):
-        if instance.elastic is not None:
-            elastic = least_worker_hours(instance, informed=informed)
-            if elastic.feasible:
-                found[name] = BoundFigures(
-                    elastic.violation_ratio, elastic.relative_quality, elastic.worker_hours
-                )
-        elif instance.models is not None:
-            family = least_violations_of_family(instance, informed=informed)
-            found[name] = BoundFigures(family.violation_ratio, family.relative_quality)
-        else:
-            ratio, quality, _ = least_violations(instance, informed=informed)
-            found[name] = BoundFigures(ratio, quality)
-    return found
 
 
 def _write(

@@ -32,6 +32,7 @@ from gesso.plan import PromptClass
 Floats = NDArray[np.float64]
 _STATES = 121
 _ITERATIONS = 20
+_MOST_WORKERS = 64.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def price_curve(pool: PricedPool) -> tuple[tuple[float, float], ...]:
         return ()
     if not pool.classes or not pool.work_s or not min(pool.work_s) > 0:
         return ()
+    # Larger pools hardly fluctuate; on this grid they would only seem to.
+    size = min(n, _MOST_WORKERS)
+    n, rate = size, rate * size / n
     work = np.array(pool.work_s, dtype=np.float64)
     quality, weight = _curves(pool)
     # Half an image's work is left on each busy worker, before anyone waits.

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from gesso_simulator.bounds import BoundInstance, Elastic, Models, Workers
-from gesso_simulator.scenarios.spec import ScenarioRun
+from gesso_simulator.bounds import BoundInstance, Elastic, Models, Workers, bound
+from gesso_simulator.reports.figures import BoundFigures, Bounds
+from gesso_simulator.scenarios.spec import DeviceClass, ScenarioRun
 
 #: Largest share of violations that an elastic fleet's bound may use: the attainment that is asked for.
 ELASTIC_VIOLATIONS = 0.005
+
+
+def bounds_of(run: ScenarioRun) -> Bounds:
+    """Both bounds: of an elastic fleet those on worker-hours, of others those on violations and quality.
+
+    A bound on worker-hours is left out where the aim is out of reach.
+    """
+    instance = instance_of(run)
+    found: dict[str, BoundFigures] = {}
+    for name, informed in (("informed", True), ("clairvoyant", False)):
+        best = bound(instance, informed=informed)
+        hours = best.worker_hours if run.elastic is not None else None
+        if hours is None or np.isfinite(hours):
+            found[name] = BoundFigures(best.violation_ratio, best.relative_quality, hours)
+    return found
 
 
 def instance_of(run: ScenarioRun) -> BoundInstance:
@@ -17,7 +33,7 @@ def instance_of(run: ScenarioRun) -> BoundInstance:
     _, classes = np.unique(np.round(work.predicted, 9), axis=0, return_inverse=True)
     classes = classes.ravel()
     service = np.array(
-        [[_service(run, d, i) for i in range(len(run.variants))] for d in run.classes]
+        [[_service(run, device, i) for i in range(len(run.variants))] for device in run.classes]
     )
     own = [v for v in run.variants if not v.model]
     models = None
@@ -48,11 +64,8 @@ def instance_of(run: ScenarioRun) -> BoundInstance:
     )
 
 
-def _service(run: ScenarioRun, device: object, variant: int) -> float:
+def _service(run: ScenarioRun, device: DeviceClass, variant: int) -> float:
     """Worker-seconds of an image; those of the best batch where workers batch."""
-    from gesso_simulator.scenarios.spec import DeviceClass
-
-    assert isinstance(device, DeviceClass)
     v = run.variants[variant]
     profile = device.profiles[v.model]
     return min(

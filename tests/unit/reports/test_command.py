@@ -15,12 +15,11 @@ from gesso.cli.main import app
 from gesso_simulator import command
 from gesso_simulator.command import policy_names
 from gesso_simulator.data.sources import ENVIRONMENT
+from gesso_simulator.engine.bounding import bounds_of
 from gesso_simulator.reports.figures import BoundFigures
 from gesso_simulator.reports.result import PolicyResult
 from gesso_simulator.scenarios.build import Wishes, build
 from gesso_simulator.scenarios.spec import ScenarioRun
-
-BOUNDS_OF = command._bounds
 
 
 def instantly(
@@ -53,7 +52,7 @@ def instantly(
 @pytest.fixture(autouse=True)
 def _by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(command, "simulate", instantly)
-    monkeypatch.setattr(command, "_bounds", lambda run: {"informed": BoundFigures(0.0, 1.0)})
+    monkeypatch.setattr(command, "bounds_of", lambda run: {"informed": BoundFigures(0.0, 1.0)})
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "nowhere"))
     monkeypatch.chdir(tmp_path)
 
@@ -136,7 +135,7 @@ def test_policies_by_name_by_comma_and_all() -> None:
 
 
 def test_an_idle_fleets_bounds_are_full_quality_in_time() -> None:
-    found = BOUNDS_OF(build("constant", wishes=Wishes(load_scale=0.05)))
+    found = bounds_of(build("constant", wishes=Wishes(load_scale=0.05)))
     assert list(found) == ["informed", "clairvoyant"]
     for bound in found.values():
         assert bound.violation_ratio == 0

@@ -7,6 +7,7 @@ from training; here they are only applied.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,8 +71,9 @@ class ChangeFeatures:
             return False
         if prompt.shape != (self.embedding_size,) or neighbour.shape != prompt.shape:
             return False
-        # A sum is finite if all of its terms are: unit vectors cannot overflow it.
-        return bool(np.isfinite(prompt.sum() + neighbour.sum()))
+        # A product with anything that is not finite is not finite either.
+        with np.errstate(invalid="ignore"):
+            return math.isfinite(float(prompt @ neighbour))
 
     def __call__(
         self, similarity: float | npt.NDArray[np.float64], prompt: Array, neighbour: Array
@@ -83,8 +85,9 @@ class ChangeFeatures:
         self, similarity: float | npt.NDArray[np.float64], prompt: Array, neighbour: Array
     ) -> Array:
         """All features but the 1, not yet standardised."""
-        b = np.tanh(prompt @ self.projection.T + self.projection_bias)
-        a = np.tanh(neighbour @ self.projection.T + self.projection_bias)
+        # Both in one go: for a single match the calls cost more than the arithmetic.
+        both = np.stack((prompt, neighbour)) @ self.projection.T
+        b, a = np.tanh(both + self.projection_bias)
         near = np.asarray(similarity, np.float32)[..., None]
         joined = np.concatenate((b, np.abs(b - a), a * b, near), axis=-1)
         hidden = np.maximum(joined @ self.hidden.T + self.hidden_bias, 0.0)
@@ -94,10 +97,9 @@ class ChangeFeatures:
 
     def standardised(self, raw: Array) -> Array:
         """Features (..., d) from `raw`."""
-        scaled = (raw - self.mean) / self.scale
-        out = np.empty((*scaled.shape[:-1], scaled.shape[-1] + 1), np.float32)
+        out = np.empty((*raw.shape[:-1], self.size), np.float32)
         out[..., 0] = 1.0
-        out[..., 1:] = scaled
+        np.divide(raw - self.mean, self.scale, out=out[..., 1:])
         return out
 
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 from gesso_operator.planning.settings import Settings
 
 _MOST_DOUBLINGS = 4
+#: A model that is held for an hour after a burst costs more quality than one more switch.
+_MOST_MODEL_DOUBLINGS = 2
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,22 @@ class HysteresisState:
 
 
 def needed(
-    state: HysteresisState, direction: Direction, settings: Settings, models: bool = False
+    state: HysteresisState,
+    direction: Direction,
+    settings: Settings,
+    models: bool = False,
+    urgent: bool = True,
 ) -> int:
     """Consecutive plans that must agree on a move, of levels or of `models`.
 
+    A move to faster models waits as long as one to slower ones where it is not `urgent`.
     More for slower levels than for faster ones, and twice as many for each recent reversal: so the number of
     moves under a load that hovers at a threshold grows with the logarithm of time only.
     """
-    if direction is Direction.FASTER:
+    if direction is Direction.FASTER and (urgent or not models):
         return settings.model_faster_agreement if models else settings.faster_agreement
     least = settings.model_slower_agreement if models else settings.slower_agreement
-    return least << min(state.reversals, _MOST_DOUBLINGS)
+    return least << min(state.reversals, _MOST_MODEL_DOUBLINGS if models else _MOST_DOUBLINGS)
 
 
 def ask(
@@ -83,6 +90,7 @@ def ask(
     jumped: bool,
     settings: Settings,
     models: bool = False,
+    urgent: bool = True,
 ) -> tuple[HysteresisState, bool]:
     """Counts one plan's wish; says whether it may be granted. A jump of the load clears the reversals."""
     reversals = 0 if jumped else state.reversals
@@ -93,7 +101,9 @@ def ask(
     if direction is Direction.NONE:
         agreed = 0
     new = replace(state, asking=direction, agreed=agreed, since_move=since, reversals=reversals)
-    granted = direction is not Direction.NONE and agreed >= needed(new, direction, settings, models)
+    granted = direction is not Direction.NONE and agreed >= needed(
+        new, direction, settings, models, urgent
+    )
     return new, granted
 
 

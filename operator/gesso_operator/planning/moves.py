@@ -5,7 +5,9 @@ hardly does.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 
 from gesso_operator.planning import explain, gate
 from gesso_operator.planning.actions import adopt, hold, keep
@@ -14,34 +16,17 @@ from gesso_operator.planning.case import Case, PlannerState
 from gesso_operator.planning.explain import Decision, Diagnostics, Reason
 from gesso_operator.planning.gate import Direction
 from gesso_operator.planning.instance import Instance, change_costs, instance_of
-from gesso_operator.planning.pooled import Pooled, pooled, relaxed
+from gesso_operator.planning.models import model_move
+from gesso_operator.planning.pooled import Pooled, pooled
 from gesso_operator.planning.pricing import priced, repriced
 from gesso_operator.planning.problem import Counts, Problem, Table
-from gesso_operator.planning.solve import Solution, best, held, solve
+from gesso_operator.planning.solve import Solution, best, held
+from gesso_operator.planning.wish import NOTHING, Wish, direction_of, speed, weighed
 
 #: Standard deviations that a rate must be away from another to be another.
 _MOVED_DEVIATIONS = 4.0
 #: A rate that is so many times another is another, however few arrivals the other rests on.
 _MOVED_RATIO = 1.5
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """A move that would be an improvement, and whether the gate lets it pass."""
-
-    direction: Direction
-    goal: Solution | None
-    stay: Solution | None
-    verdict: gate.Verdict
-    benefit: float = 0.0
-    disruption: float = 0.0
-
-    @property
-    def granted_way(self) -> Direction:
-        return self.direction if self.verdict.passes else Direction.NONE
-
-
-_NOTHING = _Wish(Direction.NONE, None, None, gate.Verdict(False, 0.0, "no benefit"))
 
 
 def planned(case: Case, d: Diagnostics) -> tuple[Decision, PlannerState]:
@@ -50,73 +35,10 @@ def planned(case: Case, d: Diagnostics) -> tuple[Decision, PlannerState]:
     pool = pooled(instance.problem)
     d = _figures(case, instance, pool, d)
     if len(instance.problem.models) > 1:
-        case, d, goal = _models(case, (instance.problem, pool), d)
+        case, d, goal = model_move(case, instance.problem, d)
         if goal is not None:
             return _switched(case, instance, pool, goal, d)
     return _levels(case, instance, pool, d)
-
-
-def _models(
-    case: Case, now: tuple[Problem, Pooled], d: Diagnostics
-) -> tuple[Case, Diagnostics, Solution | None]:
-    """Which model each worker should hold: the goal, where it is granted."""
-    settings = case.settings
-    lead = max((s for _, _, s in settings.switch_s), default=0.0) + settings.interval_s
-    ahead = case.forecast.ahead(lead, settings.ahead_quantile)
-    rate = max(case.forecast.upper, ahead)
-    wish = _model_wish(case, rate, now)
-    if wish.direction is Direction.SLOWER:
-        # Back only where it would also carry what may come until the move has paid back.
-        leads = (lead, settings.payback_s / 2, settings.payback_s)
-        later = max(case.forecast.ahead(s, settings.ahead_quantile) for s in leads)
-        rate = max(case.forecast.cautious, later, rate)
-        wish = _model_wish(case, rate, now)
-        if wish.direction is Direction.FASTER:
-            wish = _NOTHING
-    hysteresis, granted = gate.ask(
-        case.state.model_hysteresis, wish.granted_way, case.forecast.jumped, settings, models=True
-    )
-    d = replace(
-        d,
-        rate_models=rate,
-        model_benefit_share=wish.benefit,
-        model_disruption_share=wish.disruption,
-        model_direction=wish.direction.value,
-        model_agreed=hysteresis.agreed,
-        model_needed=gate.needed(hysteresis, wish.direction, settings, models=True),
-        model_reversals=hysteresis.reversals,
-    )
-    if granted:
-        hysteresis = gate.moved(hysteresis, wish.direction, settings)
-    case = replace(case, state=replace(case.state, model_hysteresis=hysteresis))
-    return case, d, wish.goal if granted else None
-
-
-def _model_wish(case: Case, rate: float, now: tuple[Problem, Pooled]) -> _Wish:
-    """The move between models that would be an improvement at a rate; `now` is what is known at the
-    current one.
-    """
-    settings = case.settings
-    problem, pool = now
-    if rate != problem.rate:
-        problem = replace(problem, rate=rate)
-        pool = pooled(problem)
-    _, load_cost = change_costs(problem, pool.price, settings)
-    least = min((c for row in load_cost for c in row if c > 0), default=0.0)
-    stays = problem.at_slowest()
-    objective = pool.objective + problem.stray_of(stays)
-    most = relaxed(problem) + problem.workers * max(problem.stray_values)
-    # Where no mix could gain what the gate asks of one change, there is no search.
-    if most - objective <= settings.gate_threshold * least + 1e-9 * (1 + abs(most)):
-        return _NOTHING
-    # Levels follow once the models are chosen.
-    problem = replace(problem, load_cost=load_cost, level_cost=0.0, mismatch_cost=0.0)
-    goal = solve(problem, settings.solver_limit_s)
-    if not any(n for row in problem.arrivals(goal.workers) for n in row):
-        return _NOTHING
-    stay = Solution(stays, pool.served, pool.quality_sum, pool.shed, objective, 0)
-    cost = problem.change_cost(goal.workers)
-    return _weighed(problem, stay, goal, cost, settings.gate_threshold)
 
 
 def _switched(
@@ -133,8 +55,9 @@ def _switched(
         f"model, mix {explain.mix_text(variants, before)} to {explain.mix_text(variants, after)}"
         f"{explain.shed_text(d)}"
     )
-    # The price is that of what serves now; the move is priced when the workers are there.
-    prices = priced(instance.problem, pool, case.settings)
+    # The price is that of what serves meanwhile; the move is priced when the workers are there.
+    serving = _serving(case, instance.problem, models)
+    prices = priced(serving, pool, case.forecast.mean, case.settings)
     reason = Reason.MODEL_SWITCH
     return adopt(case, models, levels, goal.served, prices, reason, message, d)
 
@@ -167,7 +90,8 @@ def _levels(
     if granted:
         hysteresis = gate.moved(hysteresis, wish.direction, settings)
     case = replace(case, state=replace(state, hysteresis=hysteresis))
-    prices = priced(instance.problem, pool, case.settings)
+    serving = _serving(case, instance.problem, {m.name: m.model for m in case.members})
+    prices = priced(serving, pool, case.forecast.mean, case.settings)
     tail = f"{explain.quality_text(d)}{explain.shed_text(d)}{_doubt(case, instance.unreachable)}"
     if (granted or case.fleet_changed) and chosen is not None:
         models, levels = placed(case.members, case.devices, settings.variants, chosen.workers)
@@ -190,7 +114,7 @@ def _levels(
     return _stay(case, wish, f"{explain.load_text(d)}{tail}", d, instance.unreachable)
 
 
-def _level_wish(case: Case, instance: Instance, pool: Pooled) -> _Wish:
+def _level_wish(case: Case, instance: Instance, pool: Pooled) -> Wish:
     """The move of levels that would be an improvement.
 
     Levels are preferences, so they need not fit the load exactly: none move before a share of the workers is
@@ -201,7 +125,7 @@ def _level_wish(case: Case, instance: Instance, pool: Pooled) -> _Wish:
     # A mix made on little data may skip steps that a calm load has no need of: that is looked at again.
     idling = pool.price <= 0 and _skipping(case)
     if not (case.fleet_changed or idling or _demand_moved(case)):
-        return _NOTHING
+        return NOTHING
     wish = _level_try(case, instance.problem, pool, settings.level_band)
     idle = False
     if wish.direction is not Direction.FASTER and _skipping(case):
@@ -214,7 +138,7 @@ def _level_wish(case: Case, instance: Instance, pool: Pooled) -> _Wish:
             band = 0.0 if idle else settings.level_band
             wish = _level_try(case, problem, calm, band)
             if wish.direction is not Direction.SLOWER:
-                wish = _NOTHING
+                wish = NOTHING
     return wish
 
 
@@ -223,26 +147,26 @@ def _skipping(case: Case) -> bool:
     return any(m.level for m in case.members if not m.model)
 
 
-def _level_try(case: Case, problem: Problem, pool: Pooled, band: float) -> _Wish:
+def _level_try(case: Case, problem: Problem, pool: Pooled, band: float) -> Wish:
     settings = case.settings
     size = sum(map(sum, problem.held))
     if not case.fleet_changed and _misfit(problem, pool) < max(band * size, 0.5):
-        return _NOTHING
+        return NOTHING
     leaning = _leaning(problem, pool)
     if leaning is not Direction.NONE and not case.fleet_changed and not _due(case, leaning):
         # There is no need to solve for what is not granted yet.
-        return _Wish(leaning, None, None, gate.Verdict(True, math.inf, "not weighed yet"))
+        return Wish(leaning, None, None, gate.Verdict(True, math.inf, "not weighed yet"))
     problem = _costed(case, problem, pool)
     limit = settings.solver_limit_s
     stay = held(problem, limit)
     goal = best(problem, stay, pool.objective, limit)
-    direction = _direction(problem, stay, goal)
+    direction = direction_of(problem, stay, goal)
     cost = problem.change_cost(goal.workers)
     if goal.switches < max(1.0, band * size):
         direction = Direction.NONE
     if direction is Direction.NONE:
-        return replace(_NOTHING, stay=stay)
-    return _weighed(problem, stay, goal, cost, settings.gate_threshold)
+        return replace(NOTHING, stay=stay)
+    return weighed(problem, stay, goal, cost, settings.gate_threshold)
 
 
 def _demand_moved(case: Case) -> bool:
@@ -263,8 +187,8 @@ def _demand_moved(case: Case) -> bool:
 def _leaning(problem: Problem, pool: Pooled) -> Direction:
     """Which way the best split of the load lies, by the images per second that its levels would serve."""
     target = _target(problem, pool)
-    before = _speed(problem, problem.current)
-    after = _speed(problem, target)
+    before = speed(problem, problem.current)
+    after = speed(problem, target)
     if abs(after - before) <= 1e-9 * max(before, after):
         return Direction.NONE
     return Direction.FASTER if after > before else Direction.SLOWER
@@ -313,33 +237,8 @@ def _costed(case: Case, problem: Problem, pool: Pooled) -> Problem:
     return replace(problem, level_cost=level_cost, load_cost=load_cost, keep_models=True)
 
 
-def _weighed(
-    problem: Problem, stay: Solution, goal: Solution, cost: float, threshold: float
-) -> _Wish:
-    scale = max(problem.rate, 1e-9)
-    benefit = (goal.objective + cost - stay.objective) / scale
-    disruption = cost / scale
-    verdict = gate.worth(benefit, disruption, threshold)
-    return _Wish(_direction(problem, stay, goal), goal, stay, verdict, benefit, disruption)
-
-
-def _direction(problem: Problem, stay: Solution, goal: Solution) -> Direction:
-    """Which way `goal` goes from `stay`, by the images per second that the mix can serve."""
-    if goal.workers == stay.workers:
-        return Direction.NONE
-    faster = _speed(problem, goal.workers) > _speed(problem, stay.workers) * (1 + 1e-9)
-    return Direction.FASTER if faster else Direction.SLOWER
-
-
-def _speed(problem: Problem, counts: Counts | Table) -> float:
-    """Images per second of so many workers at each [device class][variant]."""
-    return sum(
-        n / problem.work_s[d][v] for d, row in enumerate(counts) for v, n in enumerate(row) if n
-    )
-
-
 def _stay(
-    case: Case, wish: _Wish, load: str, d: Diagnostics, unreachable: bool
+    case: Case, wish: Wish, load: str, d: Diagnostics, unreachable: bool
 ) -> tuple[Decision, PlannerState]:
     """Nothing changes: says why."""
     text = explain.mix_text(case.settings.variants, d.proposed)
@@ -416,6 +315,15 @@ def _figures(case: Case, instance: Instance, pool: Pooled, d: Diagnostics) -> Di
         shed=pool.shed,
         quality=pool.quality,
     )
+
+
+def _serving(case: Case, problem: Problem, models: Mapping[str, str]) -> Problem:
+    """Only with the workers that serve now and go on to: those that load, or will, are missing."""
+    there = Counter(
+        (m.device, m.model) for m in case.members if m.ready and models.get(m.name) == m.model
+    )
+    held = tuple(tuple(there[d, m] for m in problem.models) for d in problem.devices)
+    return replace(problem, held=held)
 
 
 def _by_variant(counts: Counts) -> tuple[int, ...]:

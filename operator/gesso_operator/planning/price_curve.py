@@ -10,7 +10,8 @@ the relative value of a state and g the gain, the average reward per prompt,
 
 where U h is h after draining for an exponential time of rate r. Policy iteration (Howard 1960; Puterman 1994,
 chapter 8) solves it on a grid, h being linear between its points. The price at V is what a unit of work takes
-from the value there: (U h(V) - U h(V + s)) / s, s being the work of a typical image.
+from the value there, (U h(V + light) - U h(V + heavy)) / (heavy - light), between the lightest level and the
+heaviest, since levels differ by their work beyond the lightest.
 
 It is control by the drift of a Brownian processing system (Ata, Harrison and Shepp 2005) for a small pool of
 jobs. In a large pool the price stays at the dual value of capacity over almost the whole range; in a small one
@@ -91,11 +92,15 @@ def price_curve(pool: PricedPool) -> tuple[tuple[float, float], ...]:
     )
     value = process.solved()
     after = process.drain @ value
-    typical = float(np.median(work))
-    later = np.interp(states + typical, states, after)
+    # Levels differ by work beyond the least: the slope between the lightest and the heaviest decides.
+    light, heavy = float(work.min()), float(work.max())
+    if heavy - light < 1e-6 * heavy:
+        light = 0.0
+    low, high = np.minimum(states + light, states[-1]), states + heavy
     # Beyond the last state all are refused, and each refusal costs the penalty.
-    beyond = np.maximum(0.0, states + typical - states[-1]) / typical
-    price = (after - later) / typical + beyond * (pool.penalty + 1.0) / typical
+    beyond = np.maximum(0.0, high - states[-1]) - (states + light - low)
+    price = np.interp(low, states, after) - np.interp(high, states, after)
+    price = (price + beyond * (pool.penalty + 1.0) / (light or heavy)) / (heavy - light)
     price = np.maximum.accumulate(np.maximum(price, 0.0))
     return tuple(zip((states / n).tolist(), price.tolist(), strict=True))
 

@@ -36,15 +36,18 @@ class Prices:
         return cls(plan.price, plan.device_worth, plan.price_curve)
 
 
-def priced(problem: Problem, pool: Pooled, settings: Settings) -> Prices:
-    """Prices of a plan that is adopted or priced again; the one place where a plan's prices are made."""
+def priced(problem: Problem, pool: Pooled, rate: float, settings: Settings) -> Prices:
+    """Prices of a plan that is adopted or priced again; the one place where a plan's prices are made.
+
+    `rate` is the expected one, images/s: unlike the mix, the price curve reckons with chance by itself.
+    """
     worth = _worths(problem, pool)
-    curve = price_curve(_own_pool(problem, worth, settings))
+    curve = price_curve(_own_pool(problem, worth, rate, settings))
     return Prices(price=pool.price, device_worth=worth, price_curve=curve)
 
 
 def _own_pool(
-    problem: Problem, worth: tuple[tuple[str, float], ...], settings: Settings
+    problem: Problem, worth: tuple[tuple[str, float], ...], rate: float, settings: Settings
 ) -> PricedPool:
     """The workers of the service's own model as one pool, other models that are held as a way out of it.
 
@@ -57,8 +60,8 @@ def _own_pool(
     work = []
     for v, m in enumerate(problem.model_of):
         if m == 0:
-            rate = sum(n / row[v] for n, row in held if n)
-            work.append(count / rate if rate > 0 else math.inf)
+            speed = sum(n / row[v] for n, row in held if n)
+            work.append(count / speed if speed > 0 else math.inf)
             continue
         there = [d for d in range(len(problem.devices)) if problem.held[d][m] > 0]
         if there and work and math.isfinite(work[0]):
@@ -70,7 +73,7 @@ def _own_pool(
     usable = [v for v, w in enumerate(work) if math.isfinite(w)]
     return PricedPool(
         workers=float(count),
-        rate=_rounded(problem.rate, _DIGITS),
+        rate=_rounded(rate, _DIGITS),
         work_s=tuple(_rounded(work[v], 4) for v in usable),
         classes=tuple(
             PromptClass(

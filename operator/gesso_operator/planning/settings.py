@@ -109,7 +109,7 @@ class Settings:
     """Plans without a change after which one reversal is forgotten."""
     model_faster_agreement: int = 1
     """Consecutive plans that must ask for another mix of models which serves more, before it is given."""
-    model_slower_agreement: int = 10
+    model_slower_agreement: int = 6
     """The same for a mix of models that serves less; doubled for each recent reversal."""
     level_band: float = 0.25
     """Share of the workers whose levels may differ from the best split of the load: levels are soft."""

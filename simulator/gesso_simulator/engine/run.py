@@ -58,7 +58,7 @@ class _Simulation:
     def __init__(self, run: ScenarioRun, policy: str, seed: int, keep_models: bool) -> None:
         self.run = run
         self.keep_models = keep_models
-        self.settings = planner_settings(run, policy)
+        self.settings = planner_settings(run, policy, keep_models)
         self.state: PlannerState = planner_state(run, self.settings)
         self.record = Record(run)
         self.cache = run.cache() if run.cache is not None else None

@@ -30,6 +30,8 @@ LIVE = (
 #: Kubernetes' own autoscaler over workers at K = 0; only where the fleet's size may change.
 AUTOSCALED = ("HPAUtilization", "HPAQueue")
 
+_FOR_EVER_S = 1e9
+
 Decide = Callable[[Observation, PlannerState, Settings], tuple[Decision, PlannerState]]
 
 
@@ -59,8 +61,8 @@ def system(policy: str, run: ScenarioRun, load: Load) -> System:
     raise ValueError(f"policy: {policy} is not allowed: one of {', '.join(possible)}")
 
 
-def planner_settings(run: ScenarioRun, policy: str) -> Settings:
-    """What the planner is told of a scenario."""
+def planner_settings(run: ScenarioRun, policy: str, keep_models: bool = False) -> Settings:
+    """What the planner is told of a scenario; with `keep_models` that a load takes for ever."""
     others = [m for m in run.models if m]
     elastic = run.elastic
     return Settings(
@@ -79,7 +81,9 @@ def planner_settings(run: ScenarioRun, policy: str) -> Settings:
             if m in run.models
         },
         switch_s=tuple(
-            (d.name, m, seconds) for d in run.classes for m, seconds in d.load_seconds.items()
+            (d.name, m, _FOR_EVER_S if keep_models else seconds)
+            for d in run.classes
+            for m, seconds in d.load_seconds.items()
         )
         if others
         else (),

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LIVE = (
-    "QualityAware",
-    "BacklogPrice",
-    "PromptAgnostic",
-    "Argus",
-    "Nirvana",
-    "Proteus",
-    "ClipperHA",
-    "ClipperHT",
-    "RoundRobin",
-    "LeastOutstanding",
-)
+from gesso_simulator.engine.systems import LIVE
+
 #: Kubernetes' autoscaler over workers at K = 0 at several targets: utilisation, requests waiting per worker.
 HPA = tuple(
     [f"HPAUtilization@{t:g}" for t in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]

@@ -9,20 +9,8 @@ from functools import cached_property
 from typing import Literal
 
 from gesso.api import DiffusionService
+from gesso.api.service import Policy
 from gesso.profile import Profile
-
-Policy = Literal[
-    "QualityAware",
-    "PromptAgnostic",
-    "BacklogPrice",
-    "Argus",
-    "Nirvana",
-    "Proteus",
-    "ClipperHA",
-    "ClipperHT",
-    "RoundRobin",
-    "LeastOutstanding",
-]
 
 
 @dataclass(frozen=True)

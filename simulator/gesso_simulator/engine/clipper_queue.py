@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from gesso_router.routing.clipper import Slot, Waiting, Window, next_turn
+from gesso_router.routing.clipper import Slot, Waiting, Window, clipper_option, next_turn
 from gesso_router.routing.quality import Option
 from gesso_simulator.engine.worker import SimulatedWorker
 
@@ -15,18 +15,20 @@ class ClipperQueue:
     looked at.
     """
 
-    def __init__(self, slo_s: float, max_batch: int, fastest: bool) -> None:
+    def __init__(
+        self, slo_s: float, max_batch: int, fastest: bool, min_quality: float = 0.0
+    ) -> None:
         """`fastest`: Clipper-HT, each prompt at the largest K that it can have; else Clipper-HA, K = 0."""
         self._slo_s = slo_s
         self._max_batch = max_batch
         self._fastest = fastest
+        self._min_quality = min_quality
         self._queue: deque[tuple[int, Option, Waiting]] = deque()
         self._windows: dict[str, Window] = {}
 
     def add(self, request: int, options: Sequence[Option], arrival_s: float) -> None:
         """A request comes, or comes again after its worker was lost."""
-        own = [o for o in options if not o.model]
-        option = (max if self._fastest else min)(own, key=lambda o: o.skipped_steps)
+        option = clipper_option(options, self._fastest, self._min_quality)
         self._queue.append((request, option, Waiting(str(request), arrival_s + self._slo_s)))
 
     def finished(self, worker: str, took_s: float) -> None:

@@ -72,7 +72,9 @@ class _Simulation:
         self.interval_s = plan_interval_s(run, policy)
         self.clipper: ClipperQueue | None = None
         if self.system.route is None:
-            self.clipper = ClipperQueue(run.slo_s, run.max_batch, policy == "ClipperHT")
+            self.clipper = ClipperQueue(
+                run.slo_s, run.max_batch, policy == "ClipperHT", run.min_quality
+            )
         rng = np.random.default_rng((seed, 0x6E550))
         n = len(run.workload)
         self.factors: list[float] = np.maximum(0.2, rng.normal(1.0, run.jitter, n)).tolist()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
+from gesso.api.service import Policy
 from gesso_operator.planning import Decision, Observation, PlannerState, Settings, decide
 from gesso_operator.planning.case import with_history
 from gesso_operator.planning.settings import ModelVariant
@@ -15,18 +17,7 @@ from gesso_simulator.engine.load import Load
 from gesso_simulator.scenarios.spec import ScenarioRun
 
 #: Policies that run live as well, by the name in `spec.scheduling.policy`.
-LIVE = (
-    "QualityAware",
-    "PromptAgnostic",
-    "BacklogPrice",
-    "Argus",
-    "Nirvana",
-    "Proteus",
-    "ClipperHA",
-    "ClipperHT",
-    "RoundRobin",
-    "LeastOutstanding",
-)
+LIVE: tuple[Policy, ...] = get_args(Policy)
 #: Kubernetes' own autoscaler over workers at K = 0; only where the fleet's size may change.
 AUTOSCALED = ("HPAUtilization", "HPAQueue")
 
@@ -71,7 +62,7 @@ def planner_settings(run: ScenarioRun, policy: str, keep_models: bool = False) -
         attainment=run.attainment,
         min_quality=run.min_quality,
         interval_s=plan_interval_s(run, policy),
-        policy=policy if policy in LIVE else "LeastOutstanding",  # type: ignore[arg-type]
+        policy=next((live for live in LIVE if live == policy), "LeastOutstanding"),
         max_batch=run.max_batch,
         models=tuple(ModelVariant(m, _steps(run, m)) for m in others),
         profiles={

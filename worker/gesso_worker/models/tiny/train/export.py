@@ -23,7 +23,7 @@ from gesso_worker.models.tiny import checker as checker_model
 from gesso_worker.models.tiny.train import checker, clip, common, decoder, encoder, text, unet
 
 #: Files of the folder that other commands write; an export keeps them.
-KEPT: Final = ("README.md", "measured.json", "quality.json")
+KEPT: Final = ("README.md", "measured.json", "quality.json", "quality_predictor.safetensors")
 
 
 def half(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -57,7 +57,7 @@ def _switched(
     )
     # The price is that of what serves meanwhile; the move is priced when the workers are there.
     serving = _serving(case, instance.problem, models)
-    prices = priced(serving, pool, case.forecast.mean, case.settings)
+    prices = priced(serving, pool, dict(case.state.profiles), case.forecast.mean, case.settings)
     reason = Reason.MODEL_SWITCH
     return adopt(case, models, levels, goal.served, prices, reason, message, d)
 
@@ -91,7 +91,7 @@ def _levels(
         hysteresis = gate.moved(hysteresis, wish.direction, settings)
     case = replace(case, state=replace(state, hysteresis=hysteresis))
     serving = _serving(case, instance.problem, {m.name: m.model for m in case.members})
-    prices = priced(serving, pool, case.forecast.mean, case.settings)
+    prices = priced(serving, pool, dict(case.state.profiles), case.forecast.mean, case.settings)
     tail = f"{explain.quality_text(d)}{explain.shed_text(d)}{_doubt(case, instance.unreachable)}"
     if (granted or case.fleet_changed) and chosen is not None:
         models, levels = placed(case.members, case.devices, settings.variants, chosen.workers)

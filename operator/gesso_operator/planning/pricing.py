@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 from gesso.plan import Plan, PromptClass, QualityCurve
+from gesso_operator.planning.instance import Profiles
 from gesso_operator.planning.pooled import Pooled
 from gesso_operator.planning.price_curve import PricedPool, price_curve
 from gesso_operator.planning.problem import Problem
@@ -36,13 +37,20 @@ class Prices:
         return cls(plan.price, plan.device_worth, plan.price_curve)
 
 
-def priced(problem: Problem, pool: Pooled, rate: float, settings: Settings) -> Prices:
+def priced(
+    problem: Problem, pool: Pooled, profiles: Profiles, rate: float, settings: Settings
+) -> Prices:
     """Prices of a plan that is adopted or priced again; the one place where a plan's prices are made.
 
-    `rate` is the expected one, images/s: unlike the mix, the price curve reckons with chance by itself.
+    There is a curve only where workers serve one image at a time: what a backlog costs a batch is another
+    process than the one that the curve is solved for.
+
+    `rate` is the expected one, images/s: unlike the mix, the curve reckons with chance by itself.
     """
     worth = _worths(problem, pool)
-    curve = price_curve(_own_pool(problem, worth, rate, settings))
+    own = [p for (device, model), p in profiles.items() if not model and device in problem.devices]
+    alone = settings.max_batch == 1 or (own and all(p.max_batch == 1 for p in own))
+    curve = price_curve(_own_pool(problem, worth, rate, settings)) if alone else ()
     return Prices(price=pool.price, device_worth=worth, price_curve=curve)
 
 

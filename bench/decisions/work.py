@@ -122,13 +122,11 @@ def figures(result: PolicyResult, run: ScenarioRun) -> dict[str, Any]:
 
 
 def onset_s(run: ScenarioRun) -> float:
-    """When the flash begins: the first step with half more load than the one before the run's middle third."""
+    """When the flash begins, in seconds: the first step with over 1.2 times the load of the run's first."""
     rate = run.workload.offered / np.diff(
         np.append(run.workload.step_starts, run.workload.duration_s)
     )
-    base = float(np.median(rate))
-    base = min(base, float(rate[0]) if rate[0] > 0 else base)
-    return float(run.workload.step_starts[int(np.argmax(rate > 1.2 * base))])
+    return float(run.workload.step_starts[int(np.argmax(rate > 1.2 * rate[0]))])
 
 
 def recovery_seconds(result: PolicyResult, onset: float, window_s: float = 10.0) -> float:

@@ -21,7 +21,6 @@ it rises with the backlog, before it is too late.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -196,10 +195,3 @@ def _drained(states: Floats, rate: float, speed: Floats) -> Floats:
         matrix[i, i] += 1.0 - stays - lower
         matrix[i, i - 1] += lower
     return matrix
-
-
-def price_at(curve: Sequence[tuple[float, float]], backlog_s: float) -> float:
-    """The price at a backlog; the end's beyond the ends; 0 without a curve."""
-    if not curve:
-        return 0.0
-    return float(np.interp(backlog_s, [x for x, _ in curve], [y for _, y in curve]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -301,8 +300,3 @@ class _Simulation:
                 deadline = self.arrivals[job.request] + self.run.slo_s
                 self._place(job.request, now, deadline, job.attempts + 1)
         self._pump(now)
-
-
-def with_predictions(run: ScenarioRun, predicted: np.ndarray) -> ScenarioRun:
-    """The same run with other predictions, shape (prompts, variants)."""
-    return replace(run, workload=replace(run.workload, predicted=predicted))

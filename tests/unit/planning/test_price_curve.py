@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gesso.plan import PromptClass, QualityCurve
-from gesso_operator.planning.price_curve import PricedPool, price_at, price_curve
+from gesso_operator.planning.price_curve import PricedPool, price_curve
 
 LADDER = (0, 5, 10, 15, 20, 25)
 LOSS = (0.0, 0.03, 0.042, 0.056, 0.068, 0.085)
@@ -23,6 +23,11 @@ CLASSES = tuple(
 )
 POOL = PricedPool(workers=8, rate=3.5, work_s=WORK, classes=CLASSES, deadline_s=12.0)
 FULL = 8 / WORK[0]
+
+
+def price_at(curve: tuple[tuple[float, float], ...], backlog_s: float) -> float:
+    """On straight lines between the points, as routers read it."""
+    return float(np.interp(backlog_s, *zip(*curve, strict=True)))
 
 
 def test_an_idle_pool_costs_little_and_a_full_one_what_refusing_does() -> None:

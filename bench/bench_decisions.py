@@ -77,9 +77,7 @@ def _named(case: Case, name: str) -> bool:
 
 
 def _whats(case: Case, only: list[str] | None) -> list[str]:
-    whats = [*case.policies, *(f"static:{n}" for n in case.static)]
-    if case.bounds:
-        whats.append("bounds")
+    whats = [*case.policies, *(["bounds"] if case.bounds else [])]
     return [w for w in whats if not only or w in only]
 
 

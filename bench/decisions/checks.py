@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from decisions.gather import Row, mean
+from gesso_simulator.baselines.static import is_static
 
 OURS = "QualityAware"
+#: Share of the images, in `model-family`, that may miss the SLO.
+_FAMILY_VIOLATIONS = 0.001
 
 
 @dataclass(frozen=True)
@@ -108,19 +111,31 @@ def _bursty(case: str, rows: Mapping[str, Row]) -> Iterator[Check]:
 
 def _family(case: str, rows: Mapping[str, Row]) -> Iterator[Check]:
     ours = rows[OURS]
-    yield _at_most(case, "violations, per cent", 100 * mean(ours, "violation_ratio"), 0.1)
+    yield _at_most(
+        case, "violations, per cent", 100 * mean(ours, "violation_ratio"), 100 * _FAMILY_VIOLATIONS
+    )
     if "informed" in rows:
         less = 100 * (mean(rows["informed"], "relative_quality") - mean(ours, "relative_quality"))
         yield _at_most(case, "quality below the informed bound's, points", less, 0.4)
-    static = [
-        mean(row, "relative_quality")
-        for name, row in rows.items()
-        if name.startswith("static:") and mean(row, "violation_ratio") <= 0.001
-    ]
-    if static:
-        above = 100 * (mean(ours, "relative_quality") - max(static))
-        yield _at_least(case, "quality above the best static mix in time, points", above, 0.3)
+    yield from _above_static_mixes(case, rows, 0.3)
     yield _at_most(case, "switches, at most in any run", ours["switches"]["most"], 40)
+
+
+def _above_static_mixes(case: str, rows: Mapping[str, Row], points: float) -> Iterator[Check]:
+    """Of the static mixes that keep the violations too, none comes near in quality."""
+    mixes = {name: row for name, row in rows.items() if is_static(name)}
+    in_time = [
+        mean(row, "relative_quality")
+        for row in mixes.values()
+        if mean(row, "violation_ratio") <= _FAMILY_VIOLATIONS
+    ]
+    if in_time:
+        above = 100 * (mean(rows[OURS], "relative_quality") - max(in_time))
+        says = f"quality above the best of {len(in_time)} static mixes in time, points"
+        yield _at_least(case, says, above, points)
+    elif mixes:
+        says = f"static mixes in time, of {len(mixes)}: none, so none is near in quality"
+        yield _at_most(case, says, 0, 0)
 
 
 def _elastic(case: str, rows: Mapping[str, Row]) -> Iterator[Check]:
@@ -131,14 +146,16 @@ def _elastic(case: str, rows: Mapping[str, Row]) -> Iterator[Check]:
     if "clairvoyant" in rows:
         ratio = hours / mean(rows["clairvoyant"], "worker_hours")
         yield _at_most(case, "worker-hours over the clairvoyant bound's", ratio, 1.3)
-    autoscaled = [
-        mean(row, "worker_hours")
+    autoscaled = {
+        name: row
         for name, row in rows.items()
         if name.startswith("HPA") and mean(row, "violation_ratio") <= 0.005
-    ]
+    }
     if autoscaled:
+        best = min(autoscaled, key=lambda name: mean(autoscaled[name], "worker_hours"))
+        ratio = hours / mean(autoscaled[best], "worker_hours")
         yield _at_most(
-            case, "worker-hours over the best HPA's in time", hours / min(autoscaled), 0.55
+            case, f"worker-hours over those of {best}, the best HPA in time", ratio, 0.55
         )
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from decisions.bounding import bounds_with_loss
 from decisions.cases import Case
-from gesso_simulator.engine.run import simulate
+from gesso_simulator.baselines.static import play
 from gesso_simulator.reports.figures import summarise
 from gesso_simulator.reports.result import SERVED, PolicyResult
 from gesso_simulator.scenarios.build import Wishes, build
@@ -37,7 +37,7 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Task:
-    """`what` is a policy, `static:N`, or `bounds`."""
+    """`what` is a policy or `bounds`."""
 
     case: Case
     what: str
@@ -81,10 +81,8 @@ def do(task: Task, code: str) -> dict[str, Any]:
     began = time.process_time()
     if task.what == "bounds":
         found: dict[str, Any] = bounds_with_loss(run)
-    elif task.what.startswith("static:"):
-        found = _static(run, int(task.what.removeprefix("static:")), task.seed)
     else:
-        found = figures(simulate(run, task.what, seed=task.seed), run)
+        found = figures(play(run, task.what, seed=task.seed), run)
     found |= {
         "case": task.case.key,
         "what": task.what,
@@ -97,14 +95,6 @@ def do(task: Task, code: str) -> dict[str, Any]:
     OUT.mkdir(parents=True, exist_ok=True)
     task.path.write_text(json.dumps(found))
     return found
-
-
-def _static(run: ScenarioRun, second: int, seed: int) -> dict[str, Any]:
-    """So many workers hold the second model from the beginning to the end."""
-    model = run.models[1]
-    workers = tuple(replace(w, model=model) if i < second else w for i, w in enumerate(run.workers))
-    held = replace(run, workers=workers)
-    return figures(simulate(held, "QualityAware", seed=seed, keep_models=True), held)
 
 
 def figures(result: PolicyResult, run: ScenarioRun) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plans in, reports out: what the operator sees of a router, apart from the wire."""
+"""Plans and truths in, reports out: what operator and judges see of a router, apart from the wire."""
 
 from __future__ import annotations
 
@@ -90,6 +90,16 @@ class Control:
                     "reason": plan.reason,
                 },
             )
+
+    def report_quality(
+        self, request: router_pb2.ReportQualityRequest
+    ) -> router_pb2.ReportQualityResponse:
+        """Passes on what an image was worth. Raises RequestError (INVALID), UnknownRequestError."""
+        told = request.relative_quality if request.HasField("relative_quality") else None
+        verdict = self._router.report_quality(request.request_id, told)
+        return router_pb2.ReportQualityResponse(
+            predicted_quality=verdict.predicted_quality, learned=verdict.learned
+        )
 
     def report(self) -> router_pb2.ReportResponse:
         """The counters, and where things stand now."""

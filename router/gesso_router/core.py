@@ -19,6 +19,7 @@ from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router import messages
 from gesso_router.embedding import Embedder, Vector
 from gesso_router.errors import Ending, RequestError
+from gesso_router.feedback import Feedback, Shown, Verdict
 from gesso_router.fleet import Fleet
 from gesso_router.gate import ClipperGate
 from gesso_router.ledger import Ledger, Outcome, Served
@@ -67,7 +68,6 @@ class Router:
         first request, or it is refused.
         """
         self.service = service
-        self.predictor = predictor
         self.fleet = fleet
         self.settings = settings or RouterSettings()
         self.embedder: Embedder | None = None
@@ -81,6 +81,9 @@ class Router:
             self.settings.latency_window,
             self.settings.latency_samples,
         )
+        self.feedback = Feedback(
+            service.ladder, self.settings.quality_memory, self.settings.quality_memory_seconds
+        )
 
     @property
     def plan(self) -> Plan | None:
@@ -90,6 +93,11 @@ class Router:
     @plan.setter
     def plan(self, plan: Plan) -> None:
         self._placer.plan = plan
+
+    @property
+    def predictor(self) -> QualityPredictor:
+        """What is known of quality now; it changes with what judges report."""
+        return self._placer.predictor
 
     @property
     def policy(self) -> ChoicePolicy:
@@ -131,6 +139,14 @@ class Router:
     def view(self) -> FleetView:
         """The fleet as choices are made on it, now."""
         return self._placer.view()
+
+    def report_quality(self, request_id: str, relative_quality: float | None) -> Verdict:
+        """Learns what a served image was worth. Raises RequestError (INVALID), UnknownRequestError."""
+        after, verdict = self.feedback.reported(
+            request_id, relative_quality, self.predictor, self._clock()
+        )
+        self._placer.predictor = after
+        return verdict
 
     async def generate(
         self, job: Job, emit: Emit, time_remaining: float | None = None
@@ -290,6 +306,11 @@ class Router:
         self._placer.learn(run, placement, made, now)
         quality = self._quality(run, placement.option, made.skipped_steps)
         run.ticket.served(now, Served(made.skipped_steps, quality))
+        # A worker that used another K than asked for may have begun with other latents.
+        option = placement.option
+        match = option.match if made.skipped_steps == option.skipped_steps else None
+        shown = Shown(made.skipped_steps, quality, match, run.embedding)
+        self.feedback.served(job.request_id, shown, now)
         started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s
         return messages.image(
             run.job,

@@ -153,8 +153,10 @@ class Fleet:
             return
         if report.profile is not None:
             report = self._cut(report)
-        if state.report is None or state.report.profile != report.profile:
-            state.drift = Drift()  # it measured itself anew
+        if state.report is None or state.report.profile is None or report.profile is None:
+            state.drift = Drift()
+        elif state.report.profile != report.profile:
+            state.drift = state.drift.carried(state.report.profile, report.profile)
         state.report, state.asked_s, state.misses = report, asked_s, 0
         state.foreign = sum(i not in state.flights for i, _ in report.active)
         # What ended before the poll was sent cannot be in the report.

@@ -1,4 +1,4 @@
-"""The gRPC front door: ImageService for clients, RouterControl for the operator."""
+"""The gRPC front door: ImageService for clients, RouterControl for the operator and judges of quality."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gesso_router import messages
 from gesso_router.control import Control, StaleRevisionError
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
+from gesso_router.feedback import UnknownRequestError
 from gesso_router.plan_store import PlanError
 from gesso_router.validation import GRPC_NAMES, Raw, validate
 
@@ -80,7 +81,7 @@ def raw_of(request: image_pb2.GenerateRequest) -> Raw:
 
 
 class RouterControl(router_pb2_grpc.RouterControlServicer):
-    """Serves the operator."""
+    """Serves the operator, and judges of quality."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -103,3 +104,14 @@ class RouterControl(router_pb2_grpc.RouterControlServicer):
     ) -> router_pb2.ReportResponse:
         """The counters since the start; see router.proto."""
         return self._control.report()
+
+    async def ReportQuality(  # noqa: N802
+        self, request: router_pb2.ReportQualityRequest, context: Context
+    ) -> router_pb2.ReportQualityResponse:
+        """Learns what an image was worth; see router.proto."""
+        try:
+            return self._control.report_quality(request)
+        except RequestError as error:
+            await context.abort(_STATUS[error.ending], error.message)
+        except UnknownRequestError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))

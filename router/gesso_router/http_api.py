@@ -81,7 +81,7 @@ def create_app(router: Router) -> FastAPI:
                 "output_format": FORMATS[jobs[0].format],
                 "size": f"{jobs[0].width}x{jobs[0].height}",
             },
-            headers=_headers(images),
+            headers=_headers(jobs, images),
         )
 
     @app.get("/v1/models")
@@ -243,9 +243,10 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _headers(images: Sequence[image_pb2.Image]) -> dict[str, str]:
+def _headers(jobs: Sequence[Job], images: Sequence[image_pb2.Image]) -> dict[str, str]:
     """One value for each image, in order, separated by commas."""
     return {
+        "X-Gesso-Request-Id": ", ".join(j.request_id for j in jobs),
         "X-Gesso-Skipped-Steps": ", ".join(str(i.skipped_steps) for i in images),
         "X-Gesso-Similarity": ", ".join(f"{i.similarity:.4f}" for i in images),
         "X-Gesso-Worker": ", ".join(i.worker for i in images),

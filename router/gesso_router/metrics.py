@@ -7,13 +7,14 @@ workers of the plan. No prompts, no tenants.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gesso_router.core import Router
+from gesso_router.feedback import ErrorTally
 from gesso_router.routing.choose import fleet_backlog_seconds, fleet_price
 
 
@@ -60,6 +61,7 @@ class RouterCollector(Collector):
             "Sum of predicted relative quality over served.",
             ledger.quality_sum,
         )
+        yield from _quality_errors(router.feedback.tallies)
         now = self._clock()
         p50, p95 = ledger.latency_percentiles(now, (0.5, 0.95))
         latency = GaugeMetricFamily(
@@ -103,6 +105,30 @@ def registry_of(router: Router) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(RouterCollector(router))
     return registry
+
+
+def _quality_errors(tallies: Mapping[int, ErrorTally]) -> Iterable[Metric]:
+    """By K: how many images were judged, and how far what was predicted of them lay from it."""
+    labels = ["skipped_steps"]
+    reports = CounterMetricFamily(
+        "gesso_router_quality_reports", "Images whose quality was reported, by K.", labels=labels
+    )
+    # It falls where too little was predicted: no counter.
+    errors = GaugeMetricFamily(
+        "gesso_router_quality_error_sum",
+        "Sum over reported images of predicted minus reported relative quality.",
+        labels=labels,
+    )
+    absolute = CounterMetricFamily(
+        "gesso_router_quality_absolute_error_sum",
+        "Sum over reported images of how far predicted and reported relative quality lie apart.",
+        labels=labels,
+    )
+    for k, tally in tallies.items():
+        reports.add_metric([str(k)], tally.reports)
+        errors.add_metric([str(k)], tally.error_sum)
+        absolute.add_metric([str(k)], tally.absolute_sum)
+    return reports, errors, absolute
 
 
 def _counter(name: str, help_text: str, value: float) -> CounterMetricFamily:

@@ -36,7 +36,7 @@ from gesso_router.settings import RouterSettings
 
 
 class Placer:
-    """One service's policy at work; `plan` is the plan in force."""
+    """One service's policy at work; `plan` is the plan in force, `predictor` what is known of quality."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Placer:
         self.policy = service.spec.scheduling.policy
         self.price_policy = price_policy or PRICE_POLICIES.get(self.policy, ChoicePolicy())
         self.plan: Plan | None = None
+        self.predictor = predictor
         self.margin = Margin()
         self.pace = Pace()
         self.fetch_seconds = 0.005
         self.gate = ClipperGate(fleet, service.spec.workers.max_batch, clock)
         self._steps = service.spec.model.steps
         self._slo_seconds = service.spec.slo.latency_seconds
-        self._predictor = predictor
         self._fleet = fleet
         self._settings = settings
         self._clock = clock
@@ -106,7 +106,7 @@ class Placer:
         failed = frozenset(run.failed_on)
         if failed:  # latents on a worker that failed are out of reach
             run.options = serving_options(
-                self._predictor,
+                self.predictor,
                 [m for m in run.matches if m.worker not in failed],
                 run.embedding,
             )

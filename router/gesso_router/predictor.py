@@ -40,23 +40,35 @@ def load_predictor(service: DiffusionService) -> QualityPredictor:
     and field, on a file that is malformed or does not reach the ladder's end.
     """
     model = service.spec.model
-    folder = builtin_path(model.source) if is_builtin(model.source) else Path(model.source)
-    path = folder / PREDICTOR_NAME
+    path = _folder(service) / PREDICTOR_NAME
     if path.is_file():
         try:
             return read_learned(path, service.ladder, model.steps, service.spec.router.embedding)
         except OtherEmbeddingError as error:
             log.warning("learned predictor not used", extra={"cause": str(error)})
-    path = folder / TABLE_NAME
+    return load_table(service) or ThresholdPredictor(service.ladder, model.steps)
+
+
+def load_table(service: DiffusionService) -> SimilarityPredictor | None:
+    """What `quality.json` of the model's folder tells; None without one.
+
+    Raises ValueError, naming file and field, on a file that is malformed or does not reach the ladder's end.
+    """
+    path = _folder(service) / TABLE_NAME
     if not path.is_file():
-        return ThresholdPredictor(service.ladder, model.steps)
+        return None
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(table, dict):
             raise ValueError("a JSON object is needed")
-        return SimilarityPredictor.from_table(table, service.ladder, model.steps)
+        return SimilarityPredictor.from_table(table, service.ladder, service.spec.model.steps)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _folder(service: DiffusionService) -> Path:
+    source = service.spec.model.source
+    return builtin_path(source) if is_builtin(source) else Path(source)
 
 
 def read_learned(

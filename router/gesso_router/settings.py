@@ -36,5 +36,9 @@ class RouterSettings:
     """Span of the latency percentiles that Report gives."""
     latency_samples: int = 4096
     """Most latencies kept for them."""
+    quality_memory: int = 4096
+    """Images whose quality may still be reported: about 4 KiB each, with both embeddings."""
+    quality_memory_seconds: float = 3600.0
+    """How long after it went out an image's quality may be reported."""
     no_worker_retry_after: float = 1.0
     """What a client is told to wait when no worker is ready."""

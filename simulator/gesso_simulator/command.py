@@ -22,11 +22,11 @@ from gesso.api import DiffusionService, load_service
 from gesso.builtin import TINY_CLIP
 from gesso.profile_table import read_profile
 from gesso_router.routing.predictors.thresholds import NIRVANA_STEPS
+from gesso_simulator.baselines.static import is_static, play, with_mix
 from gesso_simulator.engine.bounding import bounds_of
-from gesso_simulator.engine.run import simulate
 from gesso_simulator.engine.systems import AUTOSCALED, LIVE
 from gesso_simulator.inputs.prompts import read_prompts
-from gesso_simulator.inputs.quality_table import measured_table, read_quality_table
+from gesso_simulator.inputs.quality_table import MEASURED_NAME, measured_table, read_quality_table
 from gesso_simulator.inputs.trace import read_trace
 from gesso_simulator.reports.document import document, write_document
 from gesso_simulator.reports.figures import Bounds, Figures, summarise
@@ -39,8 +39,6 @@ from gesso_simulator.scenarios.catalogue import SCENARIOS, scenario
 from gesso_simulator.scenarios.spec import ScenarioRun
 
 ALL = "all"
-#: The project's own measured quality table, in place of a file's name.
-MEASURED = "measured"
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def resolve(options: Options, service: DiffusionService | None) -> ScenarioRun:
         scenario(options.scenario)
     steps = service.spec.model.steps if service else NIRVANA_STEPS
     table = None
-    if options.quality_table == MEASURED:
+    if options.quality_table == MEASURED_NAME:
         table = measured_table()
     elif options.quality_table is not None:
         table = read_quality_table(options.quality_table, steps)
@@ -130,15 +128,17 @@ def policy_names(
 ) -> tuple[str, ...]:
     """The policies by name: those named, each once; `all`; without any, the service's own, else QualityAware.
 
-    Kubernetes' autoscalers are among `all` only where the fleet's size may change. Raises ValueError on
-    another name.
+    Kubernetes' autoscalers are among `all` only where the fleet's size may change, static mixes never. Raises
+    ValueError on another name.
     """
     possible = (*LIVE, *AUTOSCALED) if run.elastic else LIVE
     if not wanted:
         return (service.spec.scheduling.policy if service else LIVE[0],)
     names: list[str] = []
     for name in (part.strip() for value in wanted for part in value.split(",")):
-        if name != ALL and name not in possible:
+        if is_static(name):
+            with_mix(run, name)
+        elif name != ALL and name not in possible:
             raise ValueError(f"policy: {name} is not allowed: {ALL}, {', '.join(possible)}")
         names += possible if name == ALL else [name]
     return tuple(dict.fromkeys(names))
@@ -162,7 +162,7 @@ def _play(
             def report(share: float, task: TaskID = task) -> None:
                 bars.update(task, completed=share)
 
-            results[name] = simulate(run, name, seed=options.seed, progress=report)
+            results[name] = play(run, name, seed=options.seed, progress=report)
             bars.update(task, completed=1.0)
         bounds: Bounds = {}
         if options.bounds:

@@ -81,6 +81,28 @@ async def test_a_plan_with_a_price_skips_steps(router: Client) -> None:
         assert workers[0].requests[1].source.entry_id == "worker-0-0"
 
 
+async def test_a_judge_reports_on_an_image_once(router: Client) -> None:
+    async with fake_workers(1, step_seconds=0.001) as workers:
+        await router.apply(*workers)
+        request_id = (await router.generate("a blue ring"))[-1].request_id
+
+        async def report(**fields: Any) -> Any:
+            return await router.control.ReportQuality(
+                router_pb2.ReportQualityRequest(**fields), timeout=5
+            )
+
+        for value in ({}, {"relative_quality": float("nan")}, {"relative_quality": 1.6}):
+            code, details, _ = await code_of(report(request_id=request_id, **value))
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert details.startswith("relative_quality: ")
+            assert details.endswith("is not allowed: 0 to 1.5")
+        told = await report(request_id=request_id, relative_quality=0.9)
+        assert (told.predicted_quality, told.learned) == (1.0, False)
+        code, details, _ = await code_of(report(request_id=request_id, relative_quality=0.9))
+        assert code is grpc.StatusCode.NOT_FOUND
+        assert details.startswith(f"request_id: '{request_id}' is not allowed: ")
+
+
 async def test_bad_input_is_refused_by_both_doors_and_not_counted(router: Client) -> None:
     async with fake_workers(1) as workers:
         await router.apply(*workers)

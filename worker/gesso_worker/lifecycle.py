@@ -29,6 +29,7 @@ from gesso_worker.engine import (
     load_model,
     warm_up,
 )
+from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.errors import StartError
 from gesso_worker.logs import line
 from gesso_worker.requests import Limits
@@ -192,13 +193,14 @@ def _serving(
         decode_seconds=profile.decode_seconds,
     )
     keep = keep_in(shard, fingerprint(identity, spec.guidance_scale))
+    live = LiveProfile(profile)
     return Serving(
-        engine=Engine(model, settings, keep),
+        engine=Engine(model, settings, keep, live=live),
         shard=shard,
         starts=StartFinder(name, shard, peers, model.latent_shape),
         identity=identity,
         limits=Limits(spec.width, spec.height, spec.guidance_scale, service.ladder),
-        profile=profile,
+        live=live,
     )
 
 

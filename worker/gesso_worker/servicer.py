@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 
 import grpc
@@ -31,6 +32,7 @@ from gesso_worker.engine import (
     QueueFullError,
     Started,
 )
+from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.requests import (
     FORMAT_CODES,
     BadRequestError,
@@ -69,13 +71,18 @@ class Serving:
     starts: StartFinder
     identity: ModelIdentity
     limits: Limits
-    profile: Profile
+    live: LiveProfile
+
+    @property
+    def profile(self) -> Profile:
+        """How long the device takes, as it is now."""
+        return self.live.profile
 
     def fingerprint(self, guidance_scale: float, negative_prompt: str = "") -> str:
         """Under what a request's latents may be used."""
         return fingerprint(self.identity, guidance_scale, negative_prompt)
 
-    @property
+    @cached_property
     def default_fingerprint(self) -> str:
         """That of requests which name neither guidance nor negative prompt: what look-ups find."""
         return self.fingerprint(self.limits.guidance_scale)

@@ -126,13 +126,21 @@ def demo(
     kill_worker: Annotated[
         bool, typer.Option("--kill-worker", help="Kill a worker half way.")
     ] = False,
+    slo: Annotated[
+        str, typer.Option(help="SLO: seconds, or a multiple of what an image in full takes here.")
+    ] = "5x",
 ) -> None:
     """Serves prompts at a swinging load with the tiny model, and shows what Gesso does with them."""
     if find_spec("gesso_simulator") is None:
         raise CliError("gesso_simulator is not installed: pip install 'gesso[simulator]'")
     from gesso_simulator.demo.main import run
+    from gesso_simulator.scenarios.build import slo_seconds
 
-    code = run(seconds=seconds, out=out, kill_worker=kill_worker)
+    try:
+        slo_seconds(slo, 1.0)
+    except ValueError as error:
+        raise CliError(str(error)) from None
+    code = run(seconds=seconds, out=out, kill_worker=kill_worker, slo=slo)
     if code:
         raise typer.Exit(code)
 
@@ -145,20 +153,36 @@ def plan(
     file: Annotated[Path, typer.Option("--service", help="A DiffusionService in YAML.")],
     rate: Annotated[float | None, typer.Option(help="Load in images per second.")] = None,
     current: Annotated[
-        str | None, typer.Option(help="Workers by level as they are: 0:5,25:1.")
+        str | None, typer.Option(help="Workers by level, or model, as they are: 0:5,25:1.")
     ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="From idle to overload.")] = False,
     profile: Annotated[
         Path | None, typer.Option(help="CSV: skipped_steps,batch,latency_s[,p95_s].")
     ] = None,
+    quality_table: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV: prompt_row,similarity,q0,q5,...; or `measured`. Default: the model folder's "
+            "quality.json, else SD-XL's published means."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:QUALITY:SECONDS",
+            help="What if workers could hold this model instead: relative quality, seconds an image.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Tells what the planner would do at a rate: mix, expected quality, share in time, and why."""
-    if find_spec("gesso_operator") is None:
-        raise CliError("gesso_operator is not installed: pip install 'gesso[operator]'")
-    from gesso.cli.plan import run
+    for part in ("operator", "router", "simulator"):
+        if find_spec(f"gesso_{part}") is None:
+            raise CliError(f"gesso_{part} is not installed: pip install 'gesso[{part}]'")
+    from gesso.cli.plan import Question, run
 
-    run(lifecycle.read_service(file), rate, current, sweep, profile, as_json)
+    asked = Question(rate, current, sweep, profile, quality_table, tuple(model or ()), as_json)
+    run(lifecycle.read_service(file), asked)
 
 
 def main() -> None:

@@ -4,50 +4,40 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from gesso.api import DiffusionService
-from gesso.cli.console import CliError, note, say
-from gesso.plan import PromptClass, QualityCurve
+from gesso.cli.console import EXIT_USAGE, CliError, note, say
+from gesso.cli.plan_classes import prompts_of
+from gesso.cli.planned import Fleet, Mix, OtherModel, Row, fleet_of, plan_at
 from gesso.profile import Profile
-from gesso_operator.planning import Settings
-from gesso_operator.planning.capacity import blend_of, late_share, level_bound, working_batch
-from gesso_operator.planning.instance import Member, change_costs, instance_of
-from gesso_operator.planning.pooled import Pooled, pooled
-from gesso_operator.planning.problem import Problem
-from gesso_operator.planning.solve import solve
+from gesso.profile_table import read_profile
+from gesso_operator.planning import ModelVariant, Settings
 
-#: Published mean relative quality of SD-XL by skipped steps of 50, and its seconds for an image on an A100.
-PUBLISHED_QUALITY = (
-    (0, 1.0),
-    (5, 0.97046),
-    (10, 0.95808),
-    (15, 0.94378),
-    (20, 0.93235),
-    (25, 0.9152),
-)
+#: Published seconds of SD-XL for an image on an A100, at so many steps.
 PUBLISHED_SECONDS = 4.20
 PUBLISHED_STEPS = 50
 _SWEEP_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5)
+#: Beyond these shares a sweep goes on in larger steps until the fleet refuses images.
+_SWEEP_GROWTH = 1.25
+_MOST_ROWS = 40
+_MODEL = re.compile(r"([a-z]([a-z0-9-]*[a-z0-9])?):([^:]+):([^:]+)")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One planned rate: the mix as `K:workers`, expected mean relative quality of what is served, share
-    served in time, images/s refused, price of a worker-second in relative quality.
-    """
+class Question:
+    """What was typed; see `gesso plan --help`."""
 
-    rate: float
-    mix: str
-    workers: int
-    quality: float
-    attainment: float
-    shed: float
-    price: float
-    reason: str
+    rate: float | None = None
+    current: str | None = None
+    sweep: bool = False
+    profile: Path | None = None
+    quality_table: str | None = None
+    models: tuple[str, ...] = ()
+    as_json: bool = False
 
 
 def published_profile(steps: int) -> Profile:
@@ -55,113 +45,108 @@ def published_profile(steps: int) -> Profile:
     return Profile("A100", steps, 0.0, 0.0, (PUBLISHED_SECONDS / PUBLISHED_STEPS,))
 
 
-def published_classes(ladder: Sequence[int], steps: int) -> tuple[PromptClass, ...]:
-    """The published means as one class; between and beyond the published levels on straight lines, by the
-    share of the steps skipped.
-    """
-    quality = tuple(_published_at(k / steps * PUBLISHED_STEPS) for k in ladder)
-    return (PromptClass("published mean", 1.0, QualityCurve(tuple(ladder), quality)),)
-
-
-def parse_mix(text: str, ladder: Sequence[int]) -> dict[int, int]:
-    """`0:5,10:2` as workers by level. Raises CliError on anything else."""
-    allowed = f"like 0:5,25:1, with levels of the ladder ({', '.join(map(str, ladder))})"
-    mix: dict[int, int] = {}
+def parse_mix(text: str, variants: Sequence[tuple[str, int]]) -> Mix:
+    """`0:5,10:2,light:1` as workers by (model, K). Raises CliError on anything but these variants."""
+    names = {model or str(k): (model, k) for model, k in variants}
+    bad = CliError(
+        f"--current: {text} is not allowed: like 0:5,25:1, with levels of the ladder and other models "
+        f"({', '.join(names)})",
+        EXIT_USAGE,
+    )
+    mix: dict[tuple[str, int], int] = {}
     for part in text.split(","):
-        level, _, count = part.partition(":")
-        try:
-            k, n = int(level), int(count)
-        except ValueError:
-            raise CliError(f"--current: {text} is not allowed: {allowed}", 2) from None
-        if k not in ladder or n < 0 or k in mix:
-            raise CliError(f"--current: {text} is not allowed: {allowed}", 2)
-        mix[k] = n
+        name, _, count = part.partition(":")
+        variant = names.get(name.strip())
+        if variant is None or variant in mix or not count.strip().isdecimal():
+            raise bad
+        mix[variant] = int(count)
     if not any(mix.values()):
-        raise CliError(f"--current: {text} is not allowed: {allowed}", 2)
+        raise bad
     return mix
 
 
-def plan_at(
-    service: DiffusionService, rate: float, profile: Profile, mix: dict[int, int] | None = None
-) -> Row:
-    """The best mix for a rate that is known and stays; `mix` is what there is now (None: the most workers,
-    at K = 0).
-
-    Between `workers.min` and `workers.max` the fewest that serve everything at full quality are taken, or all.
-    """
-    settings = Settings.of(service)
-    classes = published_classes(settings.ladder, profile.steps)
-    least, most = service.spec.workers.min, service.spec.workers.max
-    sizes = [sum(mix.values())] if mix else [least, most]
-    if not mix and rate > 0:
-        fewest = range(least, most + 1)
-        full = profile.throughput(0, working_batch(profile, settings))
-        enough = (n for n in fewest if n * full * level_bound(profile, 0, n, settings) >= rate)
-        sizes = [next(enough, most)]
-    levels = [k for k, n in (mix or {0: sizes[0]}).items() for _ in range(n)]
-    members = [Member(f"worker-{i}", profile.device, "", k) for i, k in enumerate(levels)]
-    instance = instance_of(rate, classes, None, members, {(profile.device, ""): profile}, settings)
-    pool = pooled(instance.problem)
-    level_cost, load_cost = change_costs(instance.problem, pool.price, settings)
-    problem = replace(
-        instance.problem, keep_models=True, level_cost=level_cost, load_cost=load_cost
-    )
-    counts = solve(problem).workers[0]
-    shed = pool.shed
-    chosen = ",".join(f"{k}:{n}" for (_, k), n in zip(problem.variants, counts, strict=True) if n)
-    return Row(
-        rate=rate,
-        mix=chosen,
-        workers=len(members),
-        quality=pool.quality if rate > 0 else 1.0,
-        attainment=_attainment(problem, pool, profile, settings),
-        shed=shed,
-        price=pool.price,
-        reason=_reason(problem, pool, instance.unreachable, settings),
-    )
+def parse_models(texts: Sequence[str]) -> tuple[OtherModel, ...]:
+    """Each `NAME:QUALITY:SECONDS`. Raises CliError, with what is allowed, on anything else."""
+    models: dict[str, OtherModel] = {}
+    for text in texts:
+        match = _MODEL.fullmatch(text)
+        try:
+            made = OtherModel(match[1], float(match[3]), float(match[4])) if match else None
+        except ValueError:
+            made = None
+        sound = made and 0 < made.quality <= 1 and 0 < made.seconds < math.inf
+        if made is None or not sound or made.name in models:
+            raise CliError(
+                f"--model: {text} is not allowed: NAME:QUALITY:SECONDS, each name once (a-z, 0-9 and -), "
+                "quality relative to the own model's (above 0, at most 1), seconds of an image (above 0)",
+                EXIT_USAGE,
+            )
+        models[made.name] = made
+    return tuple(models.values())
 
 
-def run(
-    service: DiffusionService,
-    rate: float | None,
-    current: str | None,
-    sweep: bool,
-    profile_file: Path | None,
-    as_json: bool,
-) -> None:
+def run(service: DiffusionService, asked: Question) -> None:
     """Prints the plan at a rate, or the curve from idle to overload. Raises CliError on input that is not
     allowed.
     """
+    rate = asked.rate
     if rate is not None and (not math.isfinite(rate) or rate < 0):
-        raise CliError(f"--rate: {rate} is not allowed: images per second, 0 or more, finite", 2)
-    if rate is None and not sweep:
-        raise CliError("--rate: missing: a rate in images per second, or --sweep", 2)
-    steps = service.spec.model.steps
-    profile = _profile(profile_file, steps)
-    mix = parse_mix(current, service.ladder) if current is not None else None
-    if not sweep:
-        rates = [rate or 0.0]
-    else:
-        workers = sum(mix.values()) if mix else service.spec.workers.max
-        full = workers * profile.throughput(0)
-        rates = [share * full for share in _SWEEP_SHARES]
-    rows = [plan_at(service, r, profile, mix) for r in rates]
-    if as_json:
-        say(json.dumps([asdict(r) for r in rows] if sweep else asdict(rows[0]), indent=2))
+        raise CliError(
+            f"--rate: {rate} is not allowed: images per second, 0 or more, finite", EXIT_USAGE
+        )
+    if rate is None and not asked.sweep:
+        raise CliError("--rate: missing: a rate in images per second, or --sweep", EXIT_USAGE)
+    others = parse_models(asked.models)
+    settings = replace(
+        Settings.of(service), models=tuple(ModelVariant(other.name) for other in others)
+    )
+    mix = None if asked.current is None else parse_mix(asked.current, settings.variants)
+    try:
+        profile = _profile(asked.profile, service.spec.model.steps)
+        prompts = prompts_of(service, asked.quality_table)
+    except ValueError as error:
+        raise CliError(str(error), EXIT_USAGE) from None
+    workers = service.spec.workers
+    fleet = fleet_of(settings, profile, prompts.classes, others, workers.min, workers.max)
+    rows = _swept(fleet, mix) if asked.sweep else [plan_at(fleet, rate or 0.0, mix)]
+    if asked.as_json:
+        shown = [asdict(row) for row in rows]
+        say(json.dumps(shown if asked.sweep else shown[0], indent=2))
         return
-    note("quality: the published means of SD-XL, as if every prompt were the average one")
-    if profile_file is None:
+    note(prompts.note)
+    if asked.profile is None:
         note(
             f"profile: SD-XL on an A100 as published ({PUBLISHED_SECONDS} s at K = 0); --profile gives another"
         )
-    if not sweep:
-        row = rows[0]
-        say(f"mix         {row.mix}  ({row.workers} workers)")
-        say(f"quality     {row.quality:.3f} expected, relative to K = 0")
-        say(f"in time     {row.attainment:.1%} within {service.spec.slo.latency_seconds:g} s")
-        say(f"refused     {row.shed:.2f} of {row.rate:.2f} images/s")
-        say(f"reason      {row.reason}")
-        return
+    if asked.sweep:
+        _say_rows(rows)
+    else:
+        _say_row(rows[0], settings.latency_s)
+
+
+def _profile(path: Path | None, steps: int) -> Profile:
+    """The service times. Raises InputError."""
+    return published_profile(steps) if path is None else read_profile(path, steps).profile
+
+
+def _swept(fleet: Fleet, mix: Mix | None) -> list[Row]:
+    """From idle to overload, in shares of what the whole fleet makes in full."""
+    full = (sum(mix.values()) if mix else fleet.most) * fleet.own.throughput(0)
+    rows = [plan_at(fleet, share * full, mix) for share in _SWEEP_SHARES]
+    while rows[-1].shed <= 0 and len(rows) < _MOST_ROWS:
+        rows.append(plan_at(fleet, rows[-1].rate * _SWEEP_GROWTH, mix))
+    return rows
+
+
+def _say_row(row: Row, latency_s: float) -> None:
+    say(f"mix         {row.mix}  ({row.workers} workers)")
+    say(f"quality     {row.quality:.3f} expected, relative to K = 0")
+    say(f"in time     {row.attainment:.1%} within {latency_s:g} s")
+    say(f"refused     {row.shed:.2f} of {row.rate:.2f} images/s")
+    say(f"reason      {row.reason}")
+
+
+def _say_rows(rows: Sequence[Row]) -> None:
     say(
         f"{'images/s':>9} {'workers':>7} {'quality':>7} {'in time':>7} {'refused':>8} {'price':>7}  mix"
     )
@@ -170,53 +155,3 @@ def run(
             f"{row.rate:9.2f} {row.workers:7d} {row.quality:7.3f} {row.attainment:7.1%} {row.shed:8.2f} "
             f"{row.price:7.4f}  {row.mix}"
         )
-
-
-def _profile(path: Path | None, steps: int) -> Profile:
-    if path is None:
-        return published_profile(steps)
-    # Only here, since it loads numpy's linear algebra.
-    from gesso.csv_input import InputError
-    from gesso.profile_table import read_profile
-
-    try:
-        return read_profile(path, steps).profile
-    except InputError as error:
-        raise CliError(str(error), 2) from None
-
-
-def _published_at(k: float) -> float:
-    points = PUBLISHED_QUALITY
-    for (k0, q0), (k1, q1) in pairwise(points):
-        if k <= k1 or (k1, q1) == points[-1]:
-            return max(0.0, q0 + (q1 - q0) * (k - k0) / (k1 - k0))
-    return points[-1][1]
-
-
-def _attainment(problem: Problem, pool: Pooled, profile: Profile, settings: Settings) -> float:
-    """Share of the offered images that are served in time, waiting included."""
-    if problem.rate <= 0:
-        return 1.0
-    served = pool.served[0]
-    total = sum(served)
-    if total <= 0:
-        return 0.0
-    batch = working_batch(profile, settings)
-    blend = blend_of(profile, [k for _, k in problem.variants], served, batch)
-    use = total * blend.mean_s / problem.workers
-    late = late_share(use, problem.workers, blend, settings.latency_s)
-    return (1.0 - late) * total / problem.rate
-
-
-def _reason(problem: Problem, pool: Pooled, unreachable: bool, settings: Settings) -> str:
-    if unreachable:
-        return f"SLOUnreachable: no level is done within {settings.latency_s:g} s on an idle worker"
-    full = problem.workers * problem.bound[0][0] / problem.work_s[0][0]
-    if pool.shed > 0:
-        most = problem.rate - pool.shed
-        return f"Overloaded: at its fastest the fleet serves {most:.2f} images/s in time"
-    if pool.price > 0:
-        return (
-            f"LoadRose: in full the fleet serves {full:.2f} images/s in time, so steps are skipped"
-        )
-    return f"Steady: in full the fleet serves {full:.2f} images/s in time"

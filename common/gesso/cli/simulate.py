@@ -24,7 +24,8 @@ flash-crowd-family, worker-loss, two-gpu-classes, model-family, elastic. docs/si
 recorded, assumed and made up in each.
 
 [bold]Policies[/bold] (--policy): QualityAware, PromptAgnostic, BacklogPrice, Argus, Nirvana, Proteus,
-ClipperHA, ClipperHT, RoundRobin, LeastOutstanding, and for elastic fleets HPAUtilization, HPAQueue; or all.
+ClipperHA, ClipperHT, RoundRobin, LeastOutstanding, and for elastic fleets HPAUtilization, HPAQueue; or
+all. With a second model also static mixes: Static:6+2.
 
 [bold]Files[/bold] are CSV with a header line, plain or gzip, UTF-8; a fault names file, line, field, value
 and what is allowed.

@@ -141,11 +141,29 @@ def working_batch(profile: Profile, settings: Settings) -> int:
 
 def level_bound(profile: Profile, skipped_steps: int, workers: int, settings: Settings) -> float:
     """Utilisation bound of a pool, were all its load at one level; 0 where the level cannot be in time."""
-    batch = working_batch(profile, settings)
-    blend = blend_of(profile, (skipped_steps,), (1.0,), batch)
-    return utilisation_bound(
-        max(1, workers), blend, settings.latency_s, settings.attainment, settings.max_utilisation
+    return _level_bound(
+        profile,
+        skipped_steps,
+        max(1, workers),
+        working_batch(profile, settings),
+        settings.latency_s,
+        settings.attainment,
+        settings.max_utilisation,
     )
+
+
+@lru_cache(maxsize=4096)
+def _level_bound(
+    profile: Profile,
+    skipped_steps: int,
+    workers: int,
+    batch: int,
+    deadline_s: float,
+    attainment: float,
+    most: float,
+) -> float:
+    blend = blend_of(profile, (skipped_steps,), (1.0,), batch)
+    return utilisation_bound(workers, blend, deadline_s, attainment, most)
 
 
 def erlang_c(servers: int, load: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAY_S = 86_400.0
-_DAYS = 4
+_DAYS = 8
 _DAY_WEIGHT = 0.6
 _NEIGHBOURS = 2
 _LEAST_RATIOS = 12
@@ -28,31 +28,20 @@ _MOST_SCALE = 6.0
 
 
 @dataclass(frozen=True, eq=False)
-class Daily:
-    """Slot rates of the last days; `slot` is the absolute number of the slot being counted, None before any
-    count.
-
-    `rates[d, i]` is the mean rate in slot i of the day, d = 0 the newest; NaN where nobody looked. A row is
-    one day by the clock; the newest is being filled.
+class Past:
+    """Slot rates of the last days by the clock: `rates[d, i]` is the mean rate in slot i of the day, d = 0 the
+    newest, which is being filled; NaN where nobody looked.
     """
 
-    slot_s: float = 300.0
-    slot: int | None = None
-    count: float = 0.0
-    seconds: float = 0.0
     rates: NDArray[np.float64] = field(default_factory=lambda: np.full((0, 0), np.nan))
-
-    @property
-    def slots(self) -> int:
-        """Slots in a day."""
-        return max(1, round(DAY_S / self.slot_s))
 
     @cached_property
     def shape(self) -> NDArray[np.float64]:
         """The usual rate of each slot of the day; all NaN until a full day has been seen."""
+        slots = self.rates.shape[1]
         known = np.isfinite(self.rates)
-        if not self.rates.size or known.any(0).mean() < 0.75 or known.sum() < self.slots:
-            return np.full(self.slots, np.nan)
+        if not self.rates.size or known.any(0).mean() < 0.75 or known.sum() < slots:
+            return np.full(slots, np.nan)
         stack, weights = [], []
         for d in range(len(self.rates)):
             for shift in range(-_NEIGHBOURS, _NEIGHBOURS + 1):
@@ -65,9 +54,43 @@ class Daily:
         values, weight = np.take_along_axis(values, order, 0), np.take_along_axis(weight, order, 0)
         total = weight.sum(0)
         middle = (np.cumsum(weight, axis=0) >= total / 2).argmax(0)
-        shape = values[middle, np.arange(self.slots)]
+        shape = values[middle, np.arange(slots)]
         shape[total <= 0] = np.nan
         return _bridged(shape)
+
+    @cached_property
+    def relative(self) -> NDArray[np.float64]:
+        """(days, slots): the rates over the shape's."""
+        relative: NDArray[np.float64] = self.rates / np.maximum(self.shape, 1e-12)
+        return relative
+
+
+@dataclass(frozen=True, eq=False)
+class Daily:
+    """Slot rates of the last days; `slot` is the absolute number of the slot being counted, None before any
+    count, `past` what was seen in those before.
+    """
+
+    slot_s: float = 300.0
+    slot: int | None = None
+    count: float = 0.0
+    seconds: float = 0.0
+    past: Past = field(default_factory=Past)
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """See `Past`."""
+        return self.past.rates
+
+    @property
+    def slots(self) -> int:
+        """Slots in a day."""
+        return max(1, round(DAY_S / self.slot_s))
+
+    @property
+    def shape(self) -> NDArray[np.float64]:
+        """The usual rate of each slot of the day; all NaN until a full day has been seen."""
+        return self.past.shape if self.rates.size else np.full(self.slots, np.nan)
 
     @property
     def known(self) -> bool:
@@ -132,8 +155,7 @@ class Daily:
         """(days, slots): rate over what the slot `lead` before foretold."""
         if not self.known:
             return np.full((1, self.slots), np.nan)
-        relative = self.rates / np.maximum(self.shape, 1e-12)
-        line = relative[::-1].ravel()
+        line = self.past.relative[::-1].ravel()
         before = np.full(len(line), np.nan)
         before[lead:] = line[:-lead]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -177,8 +199,8 @@ def _added(daily: Daily, arrivals: float, seconds: float, slot: int) -> Daily:
         return daily  # A clock that went back.
     if slot == daily.slot:
         return replace(daily, count=daily.count + arrivals, seconds=daily.seconds + seconds)
-    rates = _closed(daily, slot)
-    return replace(daily, slot=slot, count=arrivals, seconds=seconds, rates=rates)
+    past = Past(_closed(daily, slot))
+    return replace(daily, slot=slot, count=arrivals, seconds=seconds, past=past)
 
 
 def _closed(daily: Daily, slot: int) -> NDArray[np.float64]:

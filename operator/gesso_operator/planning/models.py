@@ -36,16 +36,16 @@ def model_move(
     rate = max(case.forecast.upper, case.forecast.ahead(lead, settings.ahead_quantile))
     tight = replace(problem, rate=rate)
     # Whoever loads a model is missing meanwhile: it must begin while the others can still serve.
-    urgent = _refuses(_without_one(tight))
+    urgent = refuses(_without_one(tight))
     if urgent:
         wish = _wish(tight, settings)
     else:
-        wish = _wish(_easy(problem, case.forecast.mean, settings), settings)
+        wish = _wish(easy(problem, case.forecast.mean, settings), settings)
         if wish.direction is Direction.SLOWER and wish.goal is not None:
             # Back only where that carries what may come until there would be time to turn round again.
             later = case.forecast.ahead(2 * lead, settings.ahead_quantile)
             rate = max(rate, case.forecast.cautious, later)
-            if _refuses(_holding(replace(problem, rate=rate), wish.goal.workers)):
+            if refuses(_holding(replace(problem, rate=rate), wish.goal.workers)):
                 wish = NOTHING
     hysteresis, granted = gate.ask(
         case.state.model_hysteresis, wish.granted_way, case.forecast.jumped, settings, True, urgent
@@ -66,7 +66,7 @@ def model_move(
     return case, d, wish.goal if granted else None
 
 
-def _refuses(problem: Problem) -> bool:
+def refuses(problem: Problem) -> bool:
     """Whether the models that are held leave some of the load unserved."""
     return pooled(problem).shed > _REFUSED * problem.rate
 
@@ -83,7 +83,7 @@ def _without_one(problem: Problem) -> Problem:
     return replace(problem, held=held)
 
 
-def _easy(problem: Problem, rate: float, settings: Settings) -> Problem:
+def easy(problem: Problem, rate: float, settings: Settings) -> Problem:
     """At the expected rate, with workers as busy as can be."""
     bound = tuple(
         tuple(settings.max_utilisation if b > 0 else 0.0 for b in row) for row in problem.bound

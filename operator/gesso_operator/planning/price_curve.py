@@ -42,7 +42,8 @@ class PricedPool:
     `workers` are ready workers (a fraction counts), `rate` images/s, `work_s` worker-seconds of an image at
     each variant, `classes` with curves along the same variants (0 or less: not servable), `deadline_s` the
     seconds until an image must be out, `penalty` the relative quality that a refused image costs beyond
-    its own.
+    its own. `speeds[j - 1]` is the throughput of a worker with j images over that of its working batch, which
+    `work_s` is reckoned at: one number where workers serve one image at a time.
     """
 
     workers: float
@@ -52,6 +53,7 @@ class PricedPool:
     deadline_s: float
     penalty: float = 10.0
     min_quality: float = 0.0
+    speeds: tuple[float, ...] = (1.0,)
 
 
 @lru_cache(maxsize=512)
@@ -70,9 +72,15 @@ def price_curve(pool: PricedPool) -> tuple[tuple[float, float], ...]:
     n, rate = size, rate * size / n
     work = np.array(pool.work_s, dtype=np.float64)
     quality, weight = _curves(pool)
-    # Half an image's work is left on each busy worker, before anyone waits.
-    served = float(work.mean()) / 2
-    longest = pool.deadline_s - float(work.min()) + served
+    if not min(pool.speeds, default=0.0) > 0:
+        return ()
+    batch = float(len(pool.speeds))
+    speeds = np.array((0.0, *pool.speeds))
+    # Half an image's work is left on those being served, before anyone waits.
+    half = float(work.mean()) / 2
+    served = batch * half
+    alone = work / speeds[1]
+    longest = pool.deadline_s - min(float(alone.min()), float(work.min()) * batch) + served
     if not (math.isfinite(longest) and longest > served and weight.sum() > 0):
         return ()
     weight = weight / weight.sum()
@@ -80,13 +88,16 @@ def price_curve(pool: PricedPool) -> tuple[tuple[float, float], ...]:
     room = max(float(work.min()), 2.0 * n * longest / _STATES)
     states: Floats = np.linspace(0.0, n * longest + room, _STATES)
     wait = np.maximum(0.0, states / n - served)
+    images = np.minimum(batch, states / n / half)
+    joined = np.minimum(batch, images + 1.0)
+    stretch = joined / np.interp(joined, np.arange(batch + 1), speeds)
     process = _Process(
         quality,
         weight,
         _places(states, work),
-        (wait[:, None] + work[None, :] <= pool.deadline_s)
+        (wait[:, None] + stretch[:, None] * work[None, :] <= pool.deadline_s)
         & (states[:, None] + work[None, :] <= states[-1] + 1e-9),
-        _drained(states, rate, np.minimum(n, states / served)),
+        _drained(states, rate, n * np.interp(images, np.arange(batch + 1), speeds)),
         pool.penalty,
     )
     value = process.solved()
@@ -144,17 +155,18 @@ class _Process:
         """Relative values of a policy, 0 in the empty state."""
         low, share = self.places
         size, levels = len(self.drain), self.quality.shape[1]
-        state = np.broadcast_to(np.arange(size)[:, None], policy.shape)
-        kind = np.broadcast_to(np.arange(len(self.weight))[None, :], policy.shape)
+        state, kind = np.arange(size)[:, None], np.arange(len(self.weight))[None, :]
         served = policy < levels
         level = np.where(served, policy, 0)
         reward = np.where(served, self.quality[kind, level], -self.penalty)
         first = np.where(served, low[state, level], state)
         part = np.where(served, share[state, level], 0.0)
-        weight = np.broadcast_to(self.weight[None, :], policy.shape)
-        move = np.zeros((size, size))
-        np.add.at(move, (state, first), weight * (1 - part))
-        np.add.at(move, (state, np.minimum(first + 1, size - 1)), weight * part)
+        weight = self.weight[None, :]
+        # Counted with weights: summing into an array by index is several times slower.
+        row = state * size
+        to = np.concatenate((row + first, row + np.minimum(first + 1, size - 1)))
+        share_to = np.concatenate((weight * (1 - part), weight * part))
+        move = np.bincount(to.ravel(), share_to.ravel(), size * size).reshape(size, size)
         # h - move U h + g = reward, with h = 0 in the first state: its column holds g.
         matrix = np.eye(size) - move @ self.drain
         matrix[:, 0] = 1.0
@@ -186,12 +198,13 @@ def _drained(states: Floats, rate: float, speed: Floats) -> Floats:
     step = float(states[1] - states[0])
     matrix = np.zeros((size, size))
     matrix[0, 0] = 1.0
+    speeds = speed.tolist()
     for i in range(1, size):
         # Expected arrivals while one step is drained, at the speed in the middle of it.
-        x = rate * step / max(1e-12, (speed[i] + speed[i - 1]) / 2)
+        x = rate * step / max(1e-12, (speeds[i] + speeds[i - 1]) / 2)
         stays = math.exp(-min(x, 700.0))
         lower = (1.0 - stays * (1.0 + x)) / x if x > 1e-6 else x / 2
-        matrix[i] = stays * matrix[i - 1]
-        matrix[i, i] += 1.0 - stays - lower
+        np.multiply(matrix[i - 1], stays, out=matrix[i])
+        matrix[i, i] = 1.0 - stays - lower
         matrix[i, i - 1] += lower
     return matrix

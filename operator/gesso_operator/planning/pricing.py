@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass
 
 from gesso.plan import Plan, PromptClass, QualityCurve
-from gesso_operator.planning.instance import Profiles
+from gesso.profile import Profile
+from gesso_operator.planning.capacity import working_batch
+from gesso_operator.planning.instance import Profiles, own_profile
 from gesso_operator.planning.pooled import Pooled
 from gesso_operator.planning.price_curve import PricedPool, price_curve
 from gesso_operator.planning.problem import Problem
@@ -42,20 +44,31 @@ def priced(
 ) -> Prices:
     """Prices of a plan that is adopted or priced again; the one place where a plan's prices are made.
 
-    There is a curve only where workers serve one image at a time: what a backlog costs a batch is another
-    process than the one that the curve is solved for.
-
     `rate` is the expected one, images/s: unlike the mix, the curve reckons with chance by itself.
     """
     worth = _worths(problem, pool)
-    own = [p for (device, model), p in profiles.items() if not model and device in problem.devices]
-    alone = settings.max_batch == 1 or (own and all(p.max_batch == 1 for p in own))
-    curve = price_curve(_own_pool(problem, worth, rate, settings)) if alone else ()
+    own = own_profile(profiles, problem.devices)
+    speeds = _speeds(own, settings) if own is not None else (1.0,)
+    # Where every worker holds another model there is nothing to skip, hence nothing to price.
+    held = any(row[0] for row in problem.held)
+    curve = price_curve(_own_pool(problem, worth, rate, speeds, settings)) if held else ()
     return Prices(price=pool.price, device_worth=worth, price_curve=curve)
 
 
+def _speeds(profile: Profile, settings: Settings) -> tuple[float, ...]:
+    """Throughput of a worker by images on it, up to the batch allowed, over that of its working batch."""
+    at = working_batch(profile, settings)
+    best = at / profile.tick_seconds(at)
+    most = max(at, min(profile.max_batch, settings.max_batch))
+    return tuple(_rounded(j / profile.tick_seconds(j) / best, _DIGITS) for j in range(1, most + 1))
+
+
 def _own_pool(
-    problem: Problem, worth: tuple[tuple[str, float], ...], rate: float, settings: Settings
+    problem: Problem,
+    worth: tuple[tuple[str, float], ...],
+    rate: float,
+    speeds: tuple[float, ...],
+    settings: Settings,
 ) -> PricedPool:
     """The workers of the service's own model as one pool, other models that are held as a way out of it.
 
@@ -96,6 +109,7 @@ def _own_pool(
         deadline_s=settings.latency_s * _DEADLINE_SHARE,
         penalty=problem.shed_penalty,
         min_quality=problem.min_quality,
+        speeds=speeds,
     )
 
 

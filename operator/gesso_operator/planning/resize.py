@@ -8,7 +8,8 @@ from gesso_operator.planning.case import Case, PlannerState
 from gesso_operator.planning.explain import Decision, Reason, count_text
 from gesso_operator.planning.forecast import DataState
 from gesso_operator.planning.instance import instance_of, own_profile
-from gesso_operator.planning.sizing import Sized, Sizes, fleet_size
+from gesso_operator.planning.sizes import Sizes
+from gesso_operator.planning.sizing import Sized, fleet_size
 
 
 def resized(case: Case, decision: Decision) -> tuple[Decision, PlannerState]:
@@ -33,7 +34,7 @@ def resized(case: Case, decision: Decision) -> tuple[Decision, PlannerState]:
     )
     sizes = Sizes(instance.problem, profile, settings)
     sizing, sized = fleet_size(
-        state.sizing, case.forecast, sizes, case.expected, case.ready, case.now_s, settings
+        state.sizing, case.forecast, sizes, case.expected, case.now_s, settings
     )
     diagnostics = replace(
         decision.diagnostics,
@@ -42,7 +43,7 @@ def resized(case: Case, decision: Decision) -> tuple[Decision, PlannerState]:
         size_needed=sized.needed,
         size_wanted=sized.wanted,
         size_kept=sized.kept,
-        worker_cost=sized.cost,
+        worker_cost=sized.prices.worker,
     )
     decision = replace(decision, fleet_size=sized.size, diagnostics=diagnostics)
     if sized.size != sized.before:
@@ -54,11 +55,12 @@ def _told(decision: Decision, sized: Sized) -> Decision:
     """The change of the size in the message; it is the reason where the plan stays as it is."""
     grows = sized.size > sized.before
     if not grows:
-        why = f"fewer were enough for a while (at most {sized.size})"
-    elif sized.needed >= sized.wanted:
-        why = f"up to {sized.upper:.2f} images/s are to be served in time"
+        why = f"more were not worth their hours (at most {sized.size})"
     else:
-        why = f"{sized.rate:.2f} images/s are expected, and quality is worth the workers"
+        why = (
+            f"{sized.rate:.2f} images/s are expected, up to {sized.upper:.2f}, and what they gain is worth "
+            "the workers"
+        )
     text = f"{count_text(sized.before)} to {sized.size}: {why}"
     if decision.changed:
         return replace(decision, message=f"{decision.message}; {text}")

@@ -57,8 +57,8 @@ class Settings:
     worker_hour_cost: float = 0.0
     """Relative quality, in images, that an hour of a worker must earn."""
     quality_target: float | None = None
-    """Mean relative quality to be held at least cost; the cost of a worker-hour then follows from the
-    daily shape.
+    """Mean relative quality to be held at least cost; the cost of a worker-hour then follows from the days
+    that are known.
     """
 
     memory_plans: float = 5.0
@@ -106,9 +106,11 @@ class Settings:
     slot_s: float = 300.0
     """Length of one slot of the daily shape; a whole number of them makes an hour."""
     ahead_quantile: float = 0.97
-    """Quantile of the past forecast errors that the fleet ahead must carry at its fastest levels."""
+    """Quantile of the past forecast errors that the mix of models must carry."""
     scale_in_s: float = 90.0
-    """Seconds for which fewer workers must have been enough before one goes."""
+    """Seconds for which fewer workers must have been enough before one goes, where no past days tell what
+    comes; where they do, one plan interval.
+    """
     reprice_share: float = 0.10
     """Relative change of the price from which it is sent without a change of the mix."""
     service_scv: float = 0.25

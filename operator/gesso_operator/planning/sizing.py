@@ -1,48 +1,50 @@
-"""How many workers an elastic fleet should have, from the forecast at the time when new ones would serve.
+"""How many workers an elastic fleet should have.
 
-Two answers, the larger holds. *Needed*: the fewest that serve the upper quantile of the rate ahead at their
-fastest levels within the deadline. *Wanted*: the most valuable number at the expected rate, quality in the
-light of what a worker costs. That cost is given, or it is the dual of a quality target: the largest at
-which, over the days that are known, the fleet would still reach the target, so that worker-hours go where
-they buy most.
+What the rate may be ahead comes from the past (see `analogs`), what each number of workers is worth at it from
+the frontier of quality over work (see `sizes`), and which number to ask for now from looking half an hour
+ahead (see `horizon`): the value of the images served, less the worker-hours at their price, a start's too. A
+smaller fleet at a larger K is one of the answers, so that K absorbs what no worker would be up in time for.
+The price is given, or it is the dual of a quality target over the days that are known (see `replay`).
 
-A fleet grows at once, and shrinks only after fewer workers were enough for a while, also at a rate somewhat
-above; for twice as long after each time that it had to take a shrinking back.
+A fleet grows at once. It shrinks when fewer were asked for at each plan of a short while; for twice as long
+after each time that it had to take a shrinking back.
+
+While no past day tells what comes, the rate stays or goes on with its trend, the fleet has the fewest workers
+that reach the target at it and serve its upper quantile at their fastest levels, and the while is longer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gesso.profile import Profile
-from gesso_operator.planning.capacity import level_bound
+from gesso_operator.planning.analogs import analogs_of, place_of
 from gesso_operator.planning.forecast import Forecast
-from gesso_operator.planning.frontier import Frontier, frontier
-from gesso_operator.planning.problem import Problem
+from gesso_operator.planning.horizon import to_ask
+from gesso_operator.planning.replay import Prices, Replay, horizon_slots
 from gesso_operator.planning.settings import Settings
+from gesso_operator.planning.sizes import Sizes
 
-_MOST_SIZES = 96
-_BISECTIONS = 24
+Floats = NDArray[np.float64]
+
 _MOST_DOUBLINGS = 3
 _REVERSAL_S = 900.0
 _FORGET_S = 7200.0
-_QUALITY_MEMORY_S = 86_400.0
-_CORRECTION = 2.0
-_MOST_CORRECTION = 0.1
+_STEPS_OF_A_SLOT = 10
+#: Equally likely values of a standard normal variable.
+_NORMAL = np.array([-1.28, -0.52, 0.0, 0.52, 1.28])
+_UPPER_NORMAL = 1.2816
+_UPPER = 0.97
 
 
 @dataclass(frozen=True)
 class SizingState:
     """`size` is the number last asked for (None: never), `recent` what fewer workers would have been enough,
     by time; `shrunk_at_s` when the fleet last shrank, `reversals` how often that was taken back lately;
-    `cost` of a worker-second and the slot of the day in which it was found; `images` and `quality_sum` what
-    was expected to be served over the last day, older service counting less, and `at_s` the time of the last
-    call.
+    `prices` what was last found, on the day `priced_day` (days since the clock's zero).
     """
 
     size: int | None = None
@@ -50,17 +52,14 @@ class SizingState:
     shrunk_at_s: float = -math.inf
     reversed_at_s: float = -math.inf
     reversals: int = 0
-    cost: float = 0.0
-    cost_slot: int | None = None
-    images: float = 0.0
-    quality_sum: float = 0.0
-    at_s: float | None = None
+    prices: Prices | None = None
+    priced_day: int | None = None
 
 
 @dataclass(frozen=True)
 class Sized:
-    """The number asked for, and how it came about: images/s ahead (median, upper), workers needed, wanted,
-    and kept at least for now, and the cost of a worker-second in relative quality.
+    """The number asked for, and how it came about: images/s expected and hardly exceeded when a worker asked
+    for now serves, workers needed for the latter, wanted, and kept at least for now, and the prices.
     """
 
     size: int
@@ -70,101 +69,25 @@ class Sized:
     needed: int
     wanted: int
     kept: int
-    cost: float
+    prices: Prices
 
 
-class Sizes:
-    """What each number of workers of one profile is good for."""
+@dataclass(frozen=True)
+class Outlook:
+    """Sampled rates (m,) with weights (m,) for each step ahead, and whether the past told them."""
 
-    def __init__(self, problem: Problem, profile: Profile, settings: Settings) -> None:
-        least, most = settings.workers_min or 1, settings.workers_max or 1
-        sizes = np.unique(np.round(np.linspace(least, most, min(_MOST_SIZES, most - least + 1))))
-        own = [v for v, m in enumerate(problem.model_of) if m == 0]
-        self.sizes: NDArray[np.float64] = sizes
-        allowed = [
-            [v in own and problem.allowed(c, 0, v) for v in range(len(problem.variants))]
-            for c in range(len(problem.classes))
-        ]
-        self.line: Frontier = frontier(
-            problem.classes, problem.work_s[0], allowed, problem.shed_penalty
+    steps: tuple[tuple[Floats, Floats], ...]
+    step_s: float
+    told: bool
+
+    def at(self, step: int) -> tuple[float, float]:
+        """Mean and upper quantile in a step."""
+        rates, weights = self.steps[min(step, len(self.steps) - 1)]
+        order = np.argsort(rates)
+        upper = np.searchsorted(np.cumsum(weights[order]), _UPPER * weights.sum())
+        return float(rates @ weights / weights.sum()), float(
+            rates[order[min(upper, len(order) - 1)]]
         )
-        fastest = max(
-            (problem.variants[v][1] for v in own if any(row[v] for row in allowed)), default=0
-        )
-        bounds = [level_bound(profile, fastest, int(n), settings) for n in sizes]
-        #: Worker-seconds of work per second.
-        self.seconds: NDArray[np.float64] = sizes * np.array(bounds)
-        self._penalty = problem.shed_penalty
-
-    def needed(self, rate: float) -> int:
-        """The fewest that serve everything; all there may be where even they do not."""
-        fastest = self.line.fastest_s
-        if not math.isfinite(fastest):
-            # Some classes cannot be served at all: what can be.
-            fastest = self.line.seconds[self.line.served.index(max(self.line.served))]
-        enough = np.flatnonzero(self.seconds >= rate * fastest)
-        return int(self.sizes[enough[0]] if len(enough) else self.sizes[-1])
-
-    def wanted(self, rate: float, cost: float) -> int:
-        """The most valuable number at a rate; the fewest of equally good ones."""
-        return int(self.sizes[self._best(np.array([rate]), cost)[0]])
-
-    def quality(self, workers: int, rate: float) -> float:
-        """Expected mean quality that so many workers give at a rate."""
-        if rate <= 0:
-            return 1.0
-        seconds = float(np.interp(workers, self.sizes, self.seconds))
-        return self.line.quality(seconds / rate, self._penalty)
-
-    def cost_for(self, rates: NDArray[np.float64], target: float) -> float:
-        """The largest cost of a worker-second at which the mean quality over these rates still is the
-        target; 0 where it is not reached at any.
-        """
-        rates = rates[np.isfinite(rates) & (rates > 0)]
-        if not len(rates):
-            return 0.0
-        floor = np.searchsorted(self.seconds, rates * self._fastest()).clip(0, len(self.sizes) - 1)
-        value = self._value(rates)
-        served = np.interp(self._spent(rates), self.line.seconds, self.line.served)
-        quality = value + self._penalty * (1.0 - served)
-        rows = np.arange(len(rates))
-
-        def mean_quality(cost: float) -> float:
-            chosen = np.maximum(self._chosen(value, rates, cost), floor)
-            total = float((rates * served[rows, chosen]).sum())
-            return float((rates * quality[rows, chosen]).sum()) / total if total > 0 else 0.0
-
-        steepest = max((s.slope for s in self.line.steps), default=0.0)
-        low, high = 0.0, steepest
-        if mean_quality(0.0) < target:
-            return 0.0
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if mean_quality(middle) >= target else (low, middle)
-        return low
-
-    def _fastest(self) -> float:
-        return self.line.seconds[self.line.served.index(max(self.line.served))]
-
-    def _spent(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        spent: NDArray[np.float64] = self.seconds[None, :] / np.maximum(rates[:, None], 1e-12)
-        return spent
-
-    def _value(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        value: NDArray[np.float64] = np.interp(
-            self._spent(rates), self.line.seconds, self.line.value
-        )
-        return value
-
-    def _chosen(
-        self, value: NDArray[np.float64], rates: NDArray[np.float64], cost: float
-    ) -> NDArray[np.intp]:
-        net = rates[:, None] * value - cost * self.sizes[None, :]
-        chosen: NDArray[np.intp] = (net >= net.max(1, keepdims=True) - 1e-9).argmax(1)
-        return chosen
-
-    def _best(self, rates: NDArray[np.float64], cost: float) -> NDArray[np.intp]:
-        return self._chosen(self._value(rates), rates, cost)
 
 
 def fleet_size(
@@ -172,106 +95,101 @@ def fleet_size(
     forecast: Forecast,
     sizes: Sizes,
     expected: int,
-    ready: int,
     now_s: float,
     settings: Settings,
 ) -> tuple[SizingState, Sized]:
-    """The number of workers to ask for. `expected` counts those that serve (`ready`) and those that start."""
+    """The number of workers to ask for. `expected` counts those that serve and those that start."""
     least, most = int(sizes.sizes[0]), int(sizes.sizes[-1])
     before = min(most, max(least, expected if state.size is None else state.size))
-    state = _with_cost(_served(state, forecast, sizes, ready, now_s), forecast, sizes, settings)
-    cost = state.cost
-    rate, upper = _ahead(forecast, settings)
-    needed, wanted = sizes.needed(upper), sizes.wanted(rate, cost)
-    margin = 1.0 + settings.cautious_margin
-    calm = max(forecast.cautious / margin, upper) if forecast.daily.known else forecast.cautious
-    kept = max(needed, wanted, sizes.needed(calm), sizes.wanted(rate * margin, cost))
-    wait = settings.scale_in_s * 2 ** min(state.reversals, _MOST_DOUBLINGS)
-    recent = tuple((t, n) for t, n in state.recent if now_s - wait < t <= now_s)
-    # The oldest kept one says whether the whole wait was seen.
-    seen = any(t <= now_s - wait for t, _ in state.recent)
-    state = replace(state, recent=(*_oldest(state.recent, now_s - wait), *recent, (now_s, kept)))
+    ahead = outlook(forecast, settings)
+    state, prices = _priced(state, forecast, sizes, settings)
+    lead = max(1, math.ceil(settings.start_s / ahead.step_s - 1e-9))
+    rate, upper = ahead.at(lead)
+    target = settings.quality_target
+    if target is None or ahead.told:
+        wanted = enough = _wanted(ahead, sizes, prices, lead, before)
+    else:
+        # No other day makes up for this one.
+        wanted = max(sizes.needed(upper), sizes.enough(rate, target))
+        calm = 1.0 + settings.cautious_margin
+        enough = max(sizes.needed(forecast.cautious), sizes.enough(rate * calm, target), wanted)
+    base = settings.interval_s if ahead.told else settings.scale_in_s
+    wait = base * 2 ** min(state.reversals, _MOST_DOUBLINGS)
+    # The last entry before the wait says whether all of it was seen.
+    seen = [entry for entry in state.recent if entry[0] <= now_s - wait]
+    recent = (*seen[-1:], *(e for e in state.recent if now_s - wait < e[0] <= now_s))
+    state = replace(state, recent=(*recent, (now_s, enough)))
+    kept = max(n for _, n in state.recent)
     size = before
-    if max(needed, wanted) > before:
-        size = min(most, max(needed, wanted))
-        taken_back = now_s - state.shrunk_at_s < _REVERSAL_S
-        foreseen = forecast.jumped or forecast.rising > 0 or _shaped(forecast, settings)
-        if taken_back and not foreseen:
+    if wanted > before:
+        size = wanted
+        if now_s - state.shrunk_at_s < _REVERSAL_S and not (ahead.told or forecast.jumped):
             state = replace(state, reversals=state.reversals + 1, reversed_at_s=now_s)
         state = replace(state, recent=())
-    elif seen:
-        enough = max(n for _, n in state.recent)
-        if enough < before:
-            size = max(least, enough)
-            state = replace(state, shrunk_at_s=now_s)
+    elif seen and kept < before:
+        size = kept
+        state = replace(state, shrunk_at_s=now_s)
     if state.reversals and now_s - state.reversed_at_s > _FORGET_S:
         state = replace(state, reversals=state.reversals - 1, reversed_at_s=now_s)
-    sized = Sized(size, before, rate, upper, needed, wanted, kept, cost)
+    needed = sizes.needed(upper)
+    sized = Sized(size, before, rate, upper, needed, wanted, kept, prices)
     return replace(state, size=size), sized
 
 
-def _with_cost(
+def outlook(forecast: Forecast, settings: Settings) -> Outlook:
+    """The rates ahead, by steps of about a plan."""
+    daily, rate = forecast.daily, forecast.mean
+    step_s = max(settings.interval_s, settings.slot_s / _STEPS_OF_A_SLOT)
+    slots = horizon_slots(settings.start_s, settings.slot_s)
+    count = max(2, math.ceil(slots * settings.slot_s / step_s))
+    middles = [(j + 0.5) * step_s for j in range(count)]
+    spread = math.log(max(1.0, forecast.upper / rate)) / _UPPER_NORMAL if rate > 0 else 0.0
+    noise = np.exp(spread * _NORMAL)
+    even = np.full(len(noise), 1.0 / len(noise))
+    samples = None
+    if daily.known and rate > 0:
+        # The rate is that of the newest report.
+        seen_s = forecast.now_s - settings.interval_s / 2
+        begun = int(seen_s // settings.slot_s)
+        leads = [int((forecast.now_s + m) // settings.slot_s) - begun for m in middles]
+        samples = analogs_of(daily.past).ahead(
+            place_of(daily, seen_s), rate, range(1, max(1, *leads) + 1)
+        )
+    if samples is None:
+        steps = tuple((forecast.ahead(m) * noise, even) for m in middles)
+        return Outlook(steps, step_s, False)
+    by_lead = [(rate * noise, even), *samples]
+    return Outlook(tuple(by_lead[max(0, lead)] for lead in leads), step_s, True)
+
+
+def _wanted(ahead: Outlook, sizes: Sizes, prices: Prices, lead: int, before: int) -> int:
+    known: dict[int, Floats] = {}
+    rows = []
+    for samples in ahead.steps:
+        key = id(samples)
+        if key not in known:
+            gained, refused = sizes.expected(*samples)
+            value = gained - prices.refusal * refused - prices.worker * sizes.sizes
+            known[key] = value * ahead.step_s
+        rows.append(known[key])
+    # Letting a worker go and starting it anew within the time that this takes gains nothing.
+    starts = prices.worker * sizes.sizes * ahead.step_s * (lead + 1)
+    asked = to_ask(np.array(rows), lead, starts)
+    return int(sizes.sizes[asked[sizes.place(before)]])
+
+
+def _priced(
     state: SizingState, forecast: Forecast, sizes: Sizes, settings: Settings
-) -> SizingState:
-    if settings.quality_target is None:
-        return replace(state, cost=settings.worker_hour_cost / 3600.0)
-    daily = forecast.daily
-    if state.cost_slot is not None and state.cost_slot == daily.slot and daily.known:
-        return state
-    rates = daily.rates.ravel() if daily.known else np.array([forecast.mean])
-    target = settings.quality_target
-    if daily.known and state.images > 0:
-        # Workers that are there for bursts give quality too: what was reached beyond the target need not be
-        # paid for.
-        beyond = state.quality_sum / state.images - target
-        target -= min(_MOST_CORRECTION, max(-_MOST_CORRECTION, _CORRECTION * beyond))
-    cost = sizes.cost_for(rates, target)
-    return replace(state, cost=cost, cost_slot=daily.slot)
-
-
-def _served(
-    state: SizingState, forecast: Forecast, sizes: Sizes, ready: int, now_s: float
-) -> SizingState:
-    """Adds what was expected to be served since the last call."""
-    if state.at_s is None or not 0 < now_s - state.at_s < _QUALITY_MEMORY_S or not ready:
-        return replace(state, at_s=now_s)
-    seconds = now_s - state.at_s
-    kept = math.exp(-seconds / _QUALITY_MEMORY_S)
-    images = forecast.mean * seconds
-    quality = sizes.quality(ready, forecast.mean)
-    return replace(
-        state,
-        at_s=now_s,
-        images=kept * state.images + images,
-        quality_sum=kept * state.quality_sum + quality * images,
-    )
-
-
-def _ahead(forecast: Forecast, settings: Settings) -> tuple[float, float]:
-    """Median and upper rate over the time from when a worker asked for now serves to when one asked for at
-    the next chance does; what is planned for now counts until then.
-    """
-    leads = _leads(settings)
-    rate = max(forecast.ahead(lead) for lead in leads)
-    upper = max(forecast.ahead(lead, settings.ahead_quantile) for lead in leads)
-    noise = forecast.upper / forecast.mean if forecast.mean > 0 else 1.0
-    return rate, max(forecast.upper, upper * noise if not forecast.daily.known else upper)
-
-
-def _leads(settings: Settings) -> Sequence[float]:
-    first = settings.start_s
-    return (0.0, first, first + settings.interval_s)
-
-
-def _shaped(forecast: Forecast, settings: Settings) -> bool:
-    """Whether the daily shape foretells growth, or bursts at this time."""
-    return any(
-        forecast.ahead(lead, settings.ahead_quantile) > 1.2 * forecast.mean
-        for lead in _leads(settings)
-    )
-
-
-def _oldest(recent: Sequence[tuple[float, int]], edge_s: float) -> tuple[tuple[float, int], ...]:
-    """The last entry at or before an edge."""
-    past = [entry for entry in recent if entry[0] <= edge_s]
-    return tuple(past[-1:])
+) -> tuple[SizingState, Prices]:
+    """The prices: given, or found anew each day; a worker costs nothing while no day is known."""
+    daily, target = forecast.daily, settings.quality_target
+    if target is None:
+        return state, Prices(settings.worker_hour_cost / 3600.0, settings.shed_penalty)
+    if not daily.known or daily.slot is None:
+        return state, Prices(0.0, settings.shed_penalty)
+    day = daily.slot // daily.slots
+    if state.prices is not None and state.priced_day == day:
+        return state, state.prices
+    past = Replay(analogs_of(daily.past), sizes, settings.start_s, settings.slot_s)
+    prices = past.priced(target, 1.0 - settings.attainment, state.prices)
+    return replace(state, prices=prices, priced_day=day), prices

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
 
 from gesso_router.routing.estimate import NO_ARRIVALS, Arrivals, estimate
 from gesso_router.routing.price import (
@@ -49,6 +51,9 @@ class ChoicePolicy:
     price: PricePolicy = field(default_factory=PricePolicy)
     #: Whether the plan's prices count; without them only the live backlog does.
     use_plan_price: bool = True
+    #: Where workers batch, the share of the backlog's own price that the plan's curve does not fall below: a
+    #: batch holds many seconds of work, so that a rate that rises is known late (docs/decisions/0005).
+    batch_share: float = 0.5
     #: Whether the prompt's own quality curve counts; without it all prompts count as the mean one.
     prompt_aware: bool = True
     #: Quality that finishing a whole deadline earlier is worth: spreads load, and breaks ties
@@ -71,28 +76,37 @@ class ChoicePolicy:
     retry_after_bounds: tuple[float, float] = (0.2, 60.0)
 
 
-class _Pool:
-    """Workers of one device class that hold one model: how many, their backlog, the two least loaded.
+_backlog_of = attrgetter("backlog_seconds")
 
-    `assigned` is the least loaded worker assigned to each level, `charge` what a second of one of the
-    workers costs, in relative quality.
+
+class _Pool:
+    """Workers of one device class that hold one model: how many, their backlog in sum, the least loaded.
+
+    `charge` is what a second of one of the workers costs, in relative quality.
     """
 
-    __slots__ = ("assigned", "backlog", "charge", "count", "device", "least", "model", "second")
+    __slots__ = ("backlog", "charge", "count", "device", "least", "members", "model")
 
-    def __init__(self, worker: WorkerView) -> None:
-        self.device = worker.profile.device
-        self.model = worker.model
-        self.count = 1
-        self.backlog = worker.backlog_seconds
-        self.least = worker
-        self.second: WorkerView | None = None
-        self.assigned = {worker.assigned_skipped_steps: worker}
+    def __init__(self, device: str, model: str, members: Sequence[WorkerView]) -> None:
+        self.device = device
+        self.model = model
+        self.members = members
+        self.count = len(members)
+        self.backlog: float = sum([w.backlog_seconds for w in members])
+        self.least: WorkerView = min(members, key=_backlog_of)
         self.charge = 0.0
 
+    def second(self) -> WorkerView | None:
+        """The least loaded but one."""
+        return min([w for w in self.members if w is not self.least], key=_backlog_of, default=None)
 
-@dataclass(slots=True)
-class _Pair:
+    def assigned(self, level: int) -> WorkerView | None:
+        """The least loaded worker assigned to a level."""
+        mine = [w for w in self.members if w.assigned_skipped_steps == level]
+        return min(mine, key=_backlog_of, default=None)
+
+
+class _Pair(NamedTuple):
     worker: WorkerView
     option: Option
     start: float
@@ -134,9 +148,13 @@ def choose(ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> Choice | Refusal
     limit = (ask.deadline_seconds - policy.overhead_seconds) / fleet.margin
     best = in_time = None
     for pair in pairs:
-        if best is None or _better(pair, best):
+        # Most lose clearly: there is no call for these.
+        utility = pair.utility
+        if best is None or (utility >= best.utility and _better(pair, best)):
             best = pair
-        if pair.finish <= limit and (in_time is None or _better(pair, in_time)):
+        if pair.finish <= limit and (
+            in_time is None or (utility >= in_time.utility and _better(pair, in_time))
+        ):
             in_time = pair
     if in_time is not None and best is not None:
         late = in_time.finish > policy.refusal_from * limit
@@ -160,30 +178,17 @@ def choose(ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> Choice | Refusal
     return _refusal(ask, fleet, policy, pools, fastest, allowed, arrivals)
 
 
-def _pools(workers: Collection[WorkerView]) -> list[_Pool]:
-    """The pools, in one pass: at a thousand workers it is most of a decision's time."""
-    pools: dict[tuple[str, str], _Pool] = {}
-    pool: _Pool | None = None
+def _pools(workers: Sequence[WorkerView]) -> list[_Pool]:
+    """The pools, in passes that do little: at a thousand workers they are most of a decision's time."""
+    if not workers:
+        return []
+    device, model = workers[0].profile.device, workers[0].model
+    if all(w.model == model and w.profile.device == device for w in workers):
+        return [_Pool(device, model, workers)]
+    members: dict[tuple[str, str], list[WorkerView]] = {}
     for worker in workers:
-        device, model = worker.profile.device, worker.model
-        if pool is None or pool.device != device or pool.model != model:
-            known = pools.get((device, model))
-            if known is None:
-                pool = pools[device, model] = _Pool(worker)
-                continue
-            pool = known
-        backlog = worker.backlog_seconds
-        pool.count += 1
-        pool.backlog += backlog
-        if backlog < pool.least.backlog_seconds:
-            pool.least, pool.second = worker, pool.least
-        elif pool.second is None or backlog < pool.second.backlog_seconds:
-            pool.second = worker
-        level = worker.assigned_skipped_steps
-        rival = pool.assigned.get(level)
-        if rival is None or backlog < rival.backlog_seconds:
-            pool.assigned[level] = worker
-    return list(pools.values())
+        members.setdefault((worker.profile.device, worker.model), []).append(worker)
+    return [_Pool(device, model, mine) for (device, model), mine in members.items()]
 
 
 def _charged(pools: Sequence[_Pool], fleet: FleetView, policy: ChoicePolicy) -> dict[str, Price]:
@@ -194,6 +199,10 @@ def _charged(pools: Sequence[_Pool], fleet: FleetView, policy: ChoicePolicy) -> 
     waits long beside another that idles.
     """
     worths = fleet.plan.device_worth if fleet.plan is not None and policy.use_plan_price else ()
+    if len(pools) == 1:
+        price = _price(pools[0].model, pools, fleet, policy)
+        pools[0].charge = price.value
+        return {pools[0].model: price}
     prices = {}
     for model in {p.model for p in pools}:
         mine = [p for p in pools if p.model == model]
@@ -217,10 +226,14 @@ def _price(model: str, pools: Sequence[_Pool], fleet: FleetView, policy: ChoiceP
         return Price(0.0, "idle")
     backlog = sum(p.backlog for p in pools) / count
     plan = fleet.plan if policy.use_plan_price else None
-    if plan is not None and plan.price_curve and not model:
-        return plan_price_at(plan.price_curve, backlog)
+    curve = plan.price_curve if plan is not None and not model else ()
+    batching = any(p.least.profile.max_batch > 1 for p in pools)
+    if curve and not batching:
+        return plan_price_at(curve, backlog)
     full_work = _mean_full_work(pools)
     live = backlog_price(policy.price, backlog, fleet.slo_seconds, full_work)
+    if curve:
+        return current_price(plan_price_at(curve, backlog).value, policy.batch_share * live)
     if plan is None:
         return current_price(0.0, live)
     worth = plan.price if not model else plan.price * dict(plan.device_worth).get(model, 0.0)
@@ -249,29 +262,33 @@ def _pairs(
     arrivals: Arrivals,
 ) -> list[_Pair]:
     """The options that a worker of a pool can serve, each with its times and utility."""
-    mine = [o for o in options if o.model == pool.model]
+    model = pool.model
+    mine = [o for o in options if o.model == model]
     if not mine:
         return []
-    full = worker.profile.steps if pool.model else ask.steps
-    steps = [max(1, full - o.skipped_steps) for o in mine]
+    full = worker.profile.steps if model else ask.steps
+    steps = [full - o.skipped_steps for o in mine]
+    if min(steps) < 1:
+        steps = [max(1, n) for n in steps]
     times = estimate(worker.profile, worker.active, worker.queued, steps, arrivals)
     # Work by the pool's own worker: those of one pool differ by when they finish alone.
     reference = pool.least.profile
     fixed = pool.charge * reference.fixed_seconds
     step = pool.charge * reference.busy_step_seconds
     hurry = policy.finish_weight / fleet.slo_seconds
-    name, assigned = worker.name, worker.assigned_skipped_steps
+    name, assigned, fetch = worker.name, worker.assigned_skipped_steps, fleet.fetch_seconds
+    prompt_aware, begins = policy.prompt_aware, times.start_seconds
     pairs = []
     for option, n, finish in zip(mine, steps, times.finish_seconds, strict=True):
-        start = times.start_seconds
-        if option.match is not None and option.match.worker != name:
-            start += fleet.fetch_seconds
-            finish += fleet.fetch_seconds
+        start, match, level = begins, option.match, option.skipped_steps
+        if match is not None and match.worker != name:
+            start += fetch
+            finish += fetch
         quality = option.quality
-        if not policy.prompt_aware:
-            quality = fleet.mean_quality.get((option.model, option.skipped_steps), quality)
+        if not prompt_aware:
+            quality = fleet.mean_quality.get((model, level), quality)
         utility = quality - fixed - n * step - hurry * finish
-        if assigned == option.skipped_steps:
+        if assigned == level:
             utility += policy.assigned_weight
         pairs.append(_Pair(worker, option, start, finish, utility, pool))
     return pairs
@@ -287,10 +304,12 @@ def _placed(
     """The same option on the worker of the pool that suits it best."""
     pool, option = pair.pool, pair.option
     holder = option.match.worker if option.match is not None else pair.worker.name
-    others = [pool.assigned.get(option.skipped_steps)]
+    others = []
+    if pair.worker.assigned_skipped_steps != option.skipped_steps:
+        others.append(pool.assigned(option.skipped_steps))
     if pair.worker.profile.max_batch > 1:
         # Where requests share a batch, the least backlog need not be the earliest finish.
-        others.append(pool.second)
+        others.append(pool.second())
     if holder != pair.worker.name:
         others += [w for w in fleet.workers if w.name == holder and w.model == pool.model]
     seen = {pair.worker.name, *ask.exclude}
@@ -327,7 +346,9 @@ def _probe(
         pair
         for w in workers
         if not w.proven and not w.active and not w.queued
-        for pair in _pairs(_Pool(w), w, ask, options, fleet, policy, arrivals)
+        for pair in _pairs(
+            _Pool(w.profile.device, w.model, (w,)), w, ask, options, fleet, policy, arrivals
+        )
         if pair.finish * fleet.margin + policy.overhead_seconds <= most
     ]
     return min(pairs, key=lambda p: (p.finish, p.worker.name), default=None)

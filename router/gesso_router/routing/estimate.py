@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gesso.profile import Profile
 
@@ -35,8 +36,7 @@ class Arrivals:
 NO_ARRIVALS = Arrivals()
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Seconds from now to the first denoising step, and to the decoded image for each asked number of steps."""
 
     start_seconds: float
@@ -65,10 +65,10 @@ def estimate(
         raise ValueError(
             f"steps: {tuple(steps)} is not allowed: at least one number, each at least 1"
         )
-    limit = profile.max_batch
+    seconds = profile.step_seconds
+    limit = len(seconds)
     if limit == 1:
         return _in_turn(profile, active, queued, steps)
-    seconds = profile.step_seconds
     encode, decode = profile.encode_seconds, profile.decode_seconds
     # More than the batch holds can only be a stale report: the surplus waits first in line.
     batch = sorted(max(1, r) for r in active[:limit])
@@ -133,24 +133,31 @@ def _in_turn(
 ) -> Estimate:
     """The estimate where the worker serves one request at a time: all before it, then its own steps."""
     tick = profile.step_seconds[0]
-    start = (
-        (sum(active) + sum(queued)) * tick
-        + len(queued) * profile.encode_seconds
-        + (len(active) + len(queued)) * profile.decode_seconds
-        + profile.encode_seconds
-    )
+    encode, decode = profile.encode_seconds, profile.decode_seconds
+    start = encode
+    if active or queued:
+        start = (
+            (sum(active) + sum(queued)) * tick
+            + len(queued) * encode
+            + (len(active) + len(queued)) * decode
+            + encode
+        )
     if active:
         start -= tick / 2  # of the tick in progress, half is over on average
-    decode = profile.decode_seconds
     return Estimate(start, tuple([start + n * tick + decode for n in steps]))
 
 
 def backlog_seconds(profile: Profile, active: Sequence[int], queued: Sequence[int]) -> float:
     """Worker-seconds of accepted work still to do, at the throughput of the best batch."""
-    if not active and not queued:
+    steps, images, waiting = sum(active), len(active), 0
+    if queued:
+        waiting = len(queued)
+        steps += sum(queued)
+        images += waiting
+    elif not images:
         return 0.0
     return (
-        (sum(active) + sum(queued)) * profile.busy_step_seconds
-        + (len(active) + len(queued)) * profile.decode_seconds
-        + len(queued) * profile.encode_seconds
+        steps * profile.busy_step_seconds
+        + images * profile.decode_seconds
+        + waiting * profile.encode_seconds
     )

@@ -34,16 +34,21 @@ class Margin:
             return self
         step = self.quantile if ratio > self.factor else self.quantile - 1
         factor = self.factor * (1 + self.rate * step)
-        return replace(self, factor=min(self.highest, max(self.lowest, factor)))
+        return Margin(
+            min(self.highest, max(self.lowest, factor)),
+            self.quantile,
+            self.rate,
+            self.lowest,
+            self.highest,
+        )
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How slow a worker is against the profile that it measured when it started, 1 being as measured.
+    """How slow a worker is against the profile that it tells, 1 being as told.
 
-    A profile measured while other processes were starting is too slow, one measured on a quiet
-    machine too fast. The drift is a running geometric mean of actual over estimated latency, each
-    image counting `rate`.
+    Workers follow their own stages; what the drift holds besides is what only their clients see. It
+    is a running geometric mean of actual over estimated latency, each image counting `rate`.
     """
 
     factor: float = 1.0
@@ -68,6 +73,12 @@ class Drift:
             images=images + 1,
             at_s=now_s,
         )
+
+    def carried(self, before: Profile, after: Profile) -> Drift:
+        """The drift against another profile that the same worker tells: what it takes is what it took."""
+        factor = self.factor * before.busy_step_seconds / after.busy_step_seconds
+        kept = factor if self.images else 1.0
+        return replace(self, factor=min(self.highest, max(self.lowest, kept)))
 
     def proven(self, now_s: float) -> bool:
         """Whether an image has lately shown how fast the worker is."""

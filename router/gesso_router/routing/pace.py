@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Pace:
     def arrived(self, now_s: float, steps: int) -> Pace:
         """After an arrival of so many denoising steps."""
         decay = self._decay(now_s)
-        return replace(
-            self,
-            at_s=max(now_s, self.at_s),
-            weight=self.weight * decay + 1,
-            steps=self.steps * decay + steps,
+        return Pace(
+            self.window_seconds,
+            max(now_s, self.at_s),
+            self.weight * decay + 1,
+            self.steps * decay + steps,
         )
 
     def per_second(self, now_s: float) -> float:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from gesso.plan import Plan
 from gesso.profile import Profile
-from gesso_router.routing.estimate import backlog_seconds
+from gesso_router.routing.estimate import backlog_seconds as backlog_of
 from gesso_router.routing.price import Price
 from gesso_router.routing.quality import Option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class WorkerView:
     """A worker that may take a request now.
 
@@ -29,21 +29,34 @@ class WorkerView:
     proven: bool = True
     #: The model it holds: empty for the service's own.
     model: str = ""
+    #: Worker-seconds of accepted work still to do, at the throughput of its best batch.
+    backlog_seconds: float = field(init=False, repr=False, compare=False)
+
+    def __init__(
+        self,
+        name: str,
+        profile: Profile,
+        assigned_skipped_steps: int = 0,
+        active: tuple[int, ...] = (),
+        queued: tuple[int, ...] = (),
+        proven: bool = True,
+        model: str = "",
+    ) -> None:
+        # Views are made by the thousand a second, and a frozen dataclass sets its fields slowly.
+        fields = self.__dict__
+        fields["name"] = name
+        fields["profile"] = profile
+        fields["assigned_skipped_steps"] = assigned_skipped_steps
+        fields["active"] = active
+        fields["queued"] = queued
+        fields["proven"] = proven
+        fields["model"] = model
+        fields["backlog_seconds"] = backlog_of(profile, active, queued)
 
     @property
     def outstanding(self) -> int:
         """Requests on it, denoising and queued."""
         return len(self.active) + len(self.queued)
-
-    @property
-    def backlog_seconds(self) -> float:
-        """Worker-seconds of accepted work still to do, at the throughput of its best batch."""
-        # Asked for several times a decision; functools.cached_property takes a lock.
-        known: float | None = self.__dict__.get("_backlog")
-        if known is None:
-            known = backlog_seconds(self.profile, self.active, self.queued)
-            self.__dict__["_backlog"] = known
-        return known
 
 
 @dataclass(frozen=True)

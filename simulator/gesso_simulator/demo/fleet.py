@@ -25,10 +25,11 @@ class FleetError(RuntimeError):
     """The fleet could not be brought up; the message is what its own command said."""
 
 
-def write_service(source: Path, target: Path, policy: str) -> None:
-    """Copies a DiffusionService file with another `spec.scheduling.policy`."""
+def write_service(source: Path, target: Path, policy: str, slo_seconds: float) -> None:
+    """Copies a DiffusionService file with another `spec.scheduling.policy` and `spec.slo.latencySeconds`."""
     data = yaml.safe_load(source.read_text())
     data["spec"].setdefault("scheduling", {})["policy"] = policy
+    data["spec"].setdefault("slo", {})["latencySeconds"] = slo_seconds
     target.write_text(yaml.safe_dump(data, sort_keys=False))
 
 

@@ -22,8 +22,15 @@ from gesso.api import load_service
 from gesso_simulator.demo import pictures, quality
 from gesso_simulator.demo.fleet import Fleet, FleetError, Watcher, kill_hard, write_service
 from gesso_simulator.demo.live import Display
-from gesso_simulator.demo.play import Board, Outcome, measure_capacity, play
+from gesso_simulator.demo.play import (
+    Board,
+    Outcome,
+    measure_capacity,
+    measure_latency,
+    play,
+)
 from gesso_simulator.demo.report import QualityMeasurement, summarise
+from gesso_simulator.scenarios.build import slo_seconds as slo_of
 from gesso_simulator.workloads.arrivals import SWING, RateShape, poisson_arrivals
 from gesso_simulator.workloads.sessions import PromptRequest, SessionMix, prompts, requests
 
@@ -46,6 +53,7 @@ class Settings:
     kill_worker: bool
     service: Path
     seed: int
+    slo: str
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,13 @@ def run(
     kill_worker: bool = False,
     service: Path | str = SAMPLE,
     seed: int = 7,
+    slo: str = "5x",
 ) -> int:
-    """Runs the demo; 0 when it ended by itself with nothing lost, 1 when not, 130 on Ctrl-C."""
-    settings = Settings(seconds, Path(out), kill_worker, Path(service), seed)
+    """Runs the demo; 0 when it ended by itself with nothing lost, 1 when not, 130 on Ctrl-C.
+
+    `slo` is seconds, or a multiple of what one image in full takes here (see `slo_seconds`).
+    """
+    settings = Settings(seconds, Path(out), kill_worker, Path(service), seed, slo)
     console = Console()
     try:
         return asyncio.run(_demo(settings, console))
@@ -81,22 +93,23 @@ async def _demo(settings: Settings, console: Console) -> int:
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     service = load_service(settings.service)
-    slo_seconds = service.spec.slo.latency_seconds
     workers = service.spec.workers.max
-    files = {policy: out / f"service-{policy}.yaml" for policy in POLICIES}
-    for policy, file in files.items():
-        write_service(settings.service, file, policy)
-
     rng = np.random.default_rng(settings.seed)
     stream = prompts(SessionMix(), rng)
     history = requests([0.0] * 2000, stream, rng)
     concurrency = 8 * workers
 
-    _say(console, f"[1/5] bringing up the service: router, {workers} workers, planner")
+    full_latency, slo_seconds = await _slo(settings, workers, history, console)
+    files = {policy: out / f"service-{policy}.yaml" for policy in POLICIES}
+    for policy, file in files.items():
+        write_service(settings.service, file, policy, slo_seconds)
     drawn: list[Outcome] = []
     reference: list[bytes] = []
     with Fleet(files["QualityAware"], out / "state") as fleet:
-        _say(console, f"[2/5] measuring the fleet's capacity at K = 0 ({CAPACITY_SECONDS:.0f} s)")
+        _say(
+            console,
+            f"[2/5] up again; measuring the fleet's capacity at K = 0 ({CAPACITY_SECONDS:.0f} s)",
+        )
         capacity = await measure_capacity(fleet.target, history, concurrency, CAPACITY_SECONDS)
         await asyncio.sleep(SETTLE_SECONDS)
         offered = SWING.scaled(settings.seconds, capacity)
@@ -137,6 +150,8 @@ async def _demo(settings: Settings, console: Console) -> int:
             "seconds": settings.seconds,
             "seed": settings.seed,
             "workers": workers,
+            "latency_at_k0_seconds": full_latency,
+            "slo": settings.slo,
             "capacity_at_k0_images_per_s": capacity,
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
             "killed": settings.kill_worker,
@@ -171,6 +186,22 @@ async def _demo(settings: Settings, console: Console) -> int:
     _summary(console, report)
     _say(console, f"written: {out}/report.json, {out}/timeline.png, {out}/images.png")
     return 0 if all(report[policy]["lost"] == 0 for policy in POLICIES) else 1
+
+
+async def _slo(
+    settings: Settings, workers: int, history: Sequence[PromptRequest], console: Console
+) -> tuple[float, float]:
+    """What an image in full takes on this machine, one on each worker, and the SLO made of it; seconds."""
+    _say(console, f"[1/5] bringing up the service: router, {workers} workers, planner")
+    with Fleet(settings.service, settings.out / "state") as fleet:
+        latency = await measure_latency(fleet.target, history, workers)
+    slo_seconds = round(slo_of(settings.slo, latency), 1)
+    _say(
+        console,
+        f"      an image in full takes {latency:.2f} s here: the SLO is {slo_seconds:g} s "
+        f"({settings.slo}; --slo sets another)",
+    )
+    return latency, slo_seconds
 
 
 async def _play(

@@ -18,6 +18,7 @@ from gesso_simulator.workloads.arrivals import RateShape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BIN_SECONDS = 5.0
 COLOURS = {"QualityAware": "#1b7f5c", "ClipperHA": "#b5432a"}
@@ -35,20 +36,24 @@ class Run:
 def plot(
     path: Path, runs: Sequence[Run], offered: RateShape, capacity: float, slo_seconds: float
 ) -> None:
+    """Writes the timeline (see there) as a picture."""
+    timeline(runs, offered, capacity, slo_seconds).savefig(path, dpi=110)
+
+
+def timeline(
+    runs: Sequence[Run], offered: RateShape, capacity: float, slo_seconds: float
+) -> Figure:
     """Load and images in time, predicted quality, violations, and served K with the assigned mix, over time.
 
-    `offered` has rates in images/s; `capacity` is the fleet's at K = 0, images/s.
+    The mix is the first run's. `offered` has rates in images/s; `capacity` is the fleet's at K = 0, images/s.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     edges = np.arange(0.0, offered.seconds + BIN_SECONDS, BIN_SECONDS)
     centres = (edges[:-1] + edges[1:]) / 2
-    figure, axes = plt.subplots(
-        4, 1, figsize=(9, 10), sharex=True, height_ratios=[3, 2, 2, 3], layout="constrained"
-    )
+    # A figure of its own draws without a window, and nobody has to close it.
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=[3, 2, 2, 3])
     load, quality, violations, mix = axes
     load.plot(centres, [offered.rate(t) for t in centres], color="0.4", ls="--", label="offered")
     load.axhline(capacity, color="0.75", lw=1)
@@ -83,8 +88,7 @@ def plot(
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def _plot_mix(axis: Axes, run: Run, edges: NDArray[np.float64]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,46 @@ async def _one(
     return outcome
 
 
+#: Images on each worker, one at a time, after one that warms up.
+LATENCY_ROUNDS = 5
+#: No image takes longer, unless something is broken.
+MEASURING_SLO_SECONDS = 60.0
+
+
+async def measure_latency(target: str, requests: Sequence[PromptRequest], workers: int) -> float:
+    """Median seconds of an image at K = 0 with one on each worker; RuntimeError when requests fail."""
+    latencies: list[float] = []
+    queue = iter(requests)
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = image_pb2_grpc.ImageServiceStub(channel)
+        try:
+            for lap in range(1 + LATENCY_ROUNDS):
+                took = await asyncio.gather(*(_in_full(stub, next(queue)) for _ in range(workers)))
+                if lap:
+                    latencies += took
+        except grpc.aio.AioRpcError as error:
+            raise RuntimeError(f"the latency could not be measured: {error.details()}") from None
+    return statistics.median(latencies)
+
+
+async def _in_full(stub: ImageServiceAsyncStub, request: PromptRequest) -> float:
+    """Seconds of one image at K = 0. Raises grpc.aio.AioRpcError; RuntimeError when there is no image."""
+    began = time.monotonic()
+    call = stub.Generate(
+        image_pb2.GenerateRequest(
+            prompt=request.prompt,
+            seed=request.seed,
+            min_quality=1.0,
+            slo_seconds=MEASURING_SLO_SECONDS,
+        ),
+        timeout=MEASURING_SLO_SECONDS + 10,
+    )
+    async for event in call:
+        if event.WhichOneof("event") == "image":
+            return time.monotonic() - began
+    raise RuntimeError("the stream ended without an image")
+
+
 async def measure_capacity(
     target: str, requests: Sequence[PromptRequest], concurrency: int, seconds: float
 ) -> float:
@@ -145,16 +186,8 @@ async def measure_capacity(
 
         async def user() -> None:
             while time.monotonic() - start < seconds:
-                request = next(queue)
-                call = stub.Generate(
-                    image_pb2.GenerateRequest(
-                        prompt=request.prompt, seed=request.seed, min_quality=1.0, slo_seconds=60.0
-                    ),
-                    timeout=70,
-                )
-                async for event in call:
-                    if event.WhichOneof("event") == "image":
-                        ends.append(time.monotonic() - start)
+                await _in_full(stub, next(queue))
+                ends.append(time.monotonic() - start)
 
         try:
             await asyncio.gather(*(user() for _ in range(concurrency)))

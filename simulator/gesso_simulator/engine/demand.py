@@ -28,6 +28,9 @@ class Demand:
         self._options: dict[int, tuple[Option, ...]] = {}
         self._prompt: list[int] = work.prompt.tolist()
         self._similarity: list[float] = work.similarity.tolist()
+        self._predicted: list[list[float]] = work.predicted.tolist()
+        self._variants = [(v.skipped_steps, v.model) for v in run.variants]
+        self._levels_held = tuple(k for k in run.ladder if k)
         names = list(dict.fromkeys(run.prompt_classes))
         if cache is not None:
             names += [name for name in run.predictor.class_names if name not in names]
@@ -101,13 +104,13 @@ class Demand:
 
     def _given(self, prompt: int, similarity: float) -> tuple[Option, ...]:
         """All levels of the one entry whose similarity is given; where it lies is not known, nor a cost."""
-        levels = tuple(k for k in self._run.ladder if k)
-        match = Match(str(prompt), "", similarity, levels)
-        predicted = self._run.workload.predicted[prompt].tolist()
+        match = Match(str(prompt), "", similarity, self._levels_held)
         return tuple(
-            Option(v.skipped_steps, q, match if v.skipped_steps and not v.model else None, v.model)
-            for v, q in zip(self._run.variants, predicted, strict=True)
-            if q > 0
+            [
+                Option(k, q, match if k and not model else None, model)
+                for (k, model), q in zip(self._variants, self._predicted[prompt], strict=True)
+                if q > 0
+            ]
         )
 
     def _looked_up(self, request: int, prompt: int, now_s: float) -> tuple[Option, ...]:
@@ -116,11 +119,10 @@ class Demand:
         own = serving_options(self._run.predictor, matches)
         if self._cache is not None and request not in self._found_k:
             self._classify(request, prompt, matches, own)
-        predicted = self._run.workload.predicted[prompt].tolist()
         others = tuple(
-            Option(v.skipped_steps, q, None, v.model)
-            for v, q in zip(self._run.variants, predicted, strict=True)
-            if v.model and q > 0
+            Option(k, q, None, model)
+            for (k, model), q in zip(self._variants, self._predicted[prompt], strict=True)
+            if model and q > 0
         )
         return own + others
 

@@ -37,6 +37,7 @@ class SimulatedFleet:
         self.present = dict.fromkeys(range(up), True)
         self._leaving: set[int] = set()
         self.routable: list[SimulatedWorker] = []
+        self.by_name: dict[str, SimulatedWorker] = {}
         self._refresh()
         record.sizes.append((0.0, up))
 
@@ -177,3 +178,4 @@ class SimulatedFleet:
             for i, w in enumerate(self.workers)
             if i in self.present and w.ready and not w.draining
         ]
+        self.by_name = {w.name: w for w in self.routable}

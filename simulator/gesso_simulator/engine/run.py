@@ -145,9 +145,10 @@ class _Simulation:
 
     def _place(self, request: int, now: float, deadline: float, attempt: int) -> None:
         """Routes a request now; refused means shed at its first attempt, lost at a later one."""
+        run = self.run
         view = FleetView(
             tuple([w.view(now) for w in self.fleet.routable]),
-            self.run.slo_s,
+            run.slo_s,
             self.plan,
             self.dispatched,
             self.pace.per_second(now) if self.batched else 0.0,
@@ -157,13 +158,7 @@ class _Simulation:
             self.demand.mean_quality,
         )
         options = self.demand.options(request, now)
-        ask = Ask(
-            options,
-            self.run.steps,
-            deadline - now,
-            self.run.min_quality,
-            accept_late=attempt > 1,
-        )
+        ask = Ask(options, run.steps, deadline - now, run.min_quality, accept_late=attempt > 1)
         route = self.system.route
         assert route is not None
         choice = route(ask, view, self.draws[request])
@@ -171,8 +166,8 @@ class _Simulation:
             (self.record.shed if attempt == 1 else self.record.lost)(request)
             return
         option = choice.option
-        worker = next(w for w in self.fleet.routable if w.name == choice.worker)
-        steps = worker.profile.steps if option.model else self.run.steps
+        worker = self.fleet.by_name[choice.worker]
+        steps = worker.profile.steps if option.model else run.steps
         job = Job(
             request,
             self.variant[option.model, option.skipped_steps],
@@ -184,7 +179,8 @@ class _Simulation:
         )
         job.attempts = attempt
         job.match = option.match
-        job.keep = self._keeps(option, [o.match for o in options if o.match is not None])
+        if self.cache is not None:
+            job.keep = self._keeps(option, [o.match for o in options if o.match is not None])
         if self.batched:
             self.pace = self.pace.arrived(now, job.steps)
         self._send(worker, job, now)

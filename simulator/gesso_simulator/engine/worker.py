@@ -109,20 +109,16 @@ class SimulatedWorker:
 
     def view(self, now_s: float) -> WorkerView:
         """The worker as the router sees it."""
-        if not self.active and not self.queue:
+        if not self.active and not self._queued:
             if self._idle is None:
                 self._idle = WorkerView(self.name, self.profile, self.assigned, model=self.model)
             return self._idle
-        done = min(self._ticks, int((now_s - self._begin) / self._tick)) if self._tick > 0 else 0
-        done = max(0, done)
+        done = int((now_s - self._begin) / self._tick) if self._tick > 0 else 0
+        done = 0 if done < 0 else min(done, self._ticks)
+        left = [job.left - done for job in self.active]
+        active = tuple([n if n > 1 else 1 for n in left])
         return WorkerView(
-            self.name,
-            self.profile,
-            self.assigned,
-            tuple([max(1, job.left - done) for job in self.active]),
-            self._queued,
-            True,
-            self.model,
+            self.name, self.profile, self.assigned, active, self._queued, True, self.model
         )
 
     def push(self, job: Job, now_s: float) -> float | None:
@@ -144,7 +140,7 @@ class SimulatedWorker:
         leaves = now_s
         if done:
             self.active = [job for job in self.active if job.left > 0]
-            leaves += self.profile.decode_seconds * sum(job.factor for job in done)
+            leaves += self.profile.decode_seconds * sum([job.factor for job in done])
         self._busy += leaves - self._since
         return done, leaves, self._next(leaves)
 
@@ -185,10 +181,10 @@ class SimulatedWorker:
         if not self.active:
             return None
         batch = len(self.active)
-        factor = sum(job.factor for job in self.active) / batch
+        factor = sum([job.factor for job in self.active]) / batch
         self._begin = start
         self._tick = self.profile.step_seconds[batch - 1] * factor
-        self._ticks = min(job.left for job in self.active)
+        self._ticks = min([job.left for job in self.active])
         return start + self._ticks * self._tick
 
 

@@ -19,6 +19,8 @@ DOCUMENTED = ("session", "prompt", "neighbour_row", "neighbour_prompt", "change"
 SPLITS = ("train", "validation", "heldout")
 #: The table that this project measures on its tiny SD-XL.
 MEASURED = Path(__file__).parents[3] / "bench" / "data" / "tiny_quality.csv.gz"
+#: Stands for it where a file is named.
+MEASURED_NAME = "measured"
 _QUALITY = re.compile(r"q(0|[1-9]\d{0,2})")
 _SINGLE_SEED = re.compile(r"s\d+_k\d+")
 

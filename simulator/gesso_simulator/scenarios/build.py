@@ -213,6 +213,7 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
             spec.workers.min, count, count, START_SECONDS, spec.slo.min_relative_quality
         )
         notes += (f"a worker takes {START_SECONDS:g} s to start (assumed)",)
+    attainment = what.elastic.attainment if what.elastic else ScenarioRun.attainment
     default_slo = f"{spec.slo.latency_seconds}s" if spec else DEFAULT_SLO
     jitter = fleets.jitter_of(own.p95_ratio) if own.p95_ratio > 1 else fleets.JITTER
     interval = spec.scheduling.plan_interval_seconds if spec else what.plan_interval_s
@@ -240,7 +241,7 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
         predictor=prompts.predictor,
         workers=workers,
         slo_s=slo_seconds(wish.slo or default_slo, own.latency_seconds(0)),
-        attainment=spec.slo.attainment if spec else ScenarioRun.attainment,
+        attainment=spec.slo.attainment if spec else attainment,
         min_quality=spec.slo.min_relative_quality if spec else ScenarioRun.min_quality,
         plan_interval_s=wish.plan_interval_s or interval,
         jitter=jitter,

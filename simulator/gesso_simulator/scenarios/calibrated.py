@@ -76,13 +76,12 @@ class Calibration:
 
     ladder: tuple[int, ...]
     steps: int
-    tolerated: float
     drops: tuple[float, ...]
     mean_weights: tuple[float, ...]
 
     def quality(self, similarity: F64, factor: F64) -> F64:
         """True curves (n, k) of prompts (n,) by similarity and a prompt's own factor; not cut at 0."""
-        weights = _weights(similarity, factor, self.ladder, self.steps, self.tolerated)
+        weights = _weights(similarity, factor, self.ladder, self.steps)
         quality = np.ones((len(factor), len(self.ladder)))
         for i in range(1, len(self.ladder)):
             loss = self.drops[i] * weights[:, i] / self.mean_weights[i]
@@ -90,19 +89,14 @@ class Calibration:
         return quality
 
 
-def prompt_factors(count: int, seed: int, spread: float = SPREAD) -> F64:
+def prompt_factors(count: int, seed: int) -> F64:
     """The factor (count,) of each prompt of a log."""
-    factor: F64 = np.exp(spread * stream(seed, CURVES).standard_normal(count))
+    factor: F64 = np.exp(SPREAD * stream(seed, CURVES).standard_normal(count))
     return np.minimum(factor, MOST_FACTOR)
 
 
 def calibration(
-    log: PromptLog,
-    ladder: tuple[int, ...],
-    seed: int,
-    steps: int = NIRVANA_STEPS,
-    tolerated: float = TOLERATED,
-    spread: float = SPREAD,
+    log: PromptLog, ladder: tuple[int, ...], seed: int, steps: int = NIRVANA_STEPS
 ) -> Calibration:
     """Calibrated on a log: over its prompts the mean at each K is the published one.
 
@@ -110,39 +104,31 @@ def calibration(
     """
     if log.similarity is None:
         raise ValueError("similarity: missing is not allowed: the curves are made from it")
-    factor = prompt_factors(len(log), seed, spread)
-    weights = _weights(log.similarity, factor, ladder, steps, tolerated)
+    weights = _weights(log.similarity, prompt_factors(len(log), seed), ladder, steps)
     means = [published_mean(k, steps) for k in ladder]
     drops = [0.0, *(before - after for before, after in pairwise(means))]
     mean_weights = tuple(float(weights[:, i].mean()) for i in range(len(ladder)))
-    return Calibration(ladder, steps, tolerated, tuple(drops), mean_weights)
+    return Calibration(ladder, steps, tuple(drops), mean_weights)
 
 
-def _weights(
-    similarity: F64, factor: F64, ladder: tuple[int, ...], steps: int, tolerated: float
-) -> F64:
+def _weights(similarity: F64, factor: F64, ladder: tuple[int, ...], steps: int) -> F64:
     bound = tolerated_steps(similarity, steps)
     weights: F64 = factor[:, None] * np.where(
-        np.array(ladder)[None, :] <= bound[:, None], tolerated, 1.0
+        np.array(ladder)[None, :] <= bound[:, None], TOLERATED, 1.0
     )
     return weights
 
 
 def calibrated_table(
-    log: PromptLog,
-    ladder: tuple[int, ...],
-    seed: int,
-    steps: int = NIRVANA_STEPS,
-    tolerated: float = TOLERATED,
-    spread: float = SPREAD,
+    log: PromptLog, ladder: tuple[int, ...], seed: int, steps: int = NIRVANA_STEPS
 ) -> QualityTable:
     """Curves over a log's similarities, never rising, 0 to 1, whose mean at each K is the published one.
 
     Raises ValueError on a log without similarities.
     """
-    calibrated = calibration(log, ladder, seed, steps, tolerated, spread)
+    calibrated = calibration(log, ladder, seed, steps)
     assert log.similarity is not None
-    quality = calibrated.quality(log.similarity, prompt_factors(len(log), seed, spread))
+    quality = calibrated.quality(log.similarity, prompt_factors(len(log), seed))
     if quality.min() < 0:
         raise ValueError(
             f"ladder: K = {ladder[-1]} is not allowed: beyond what the published means reach"

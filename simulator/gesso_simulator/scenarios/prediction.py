@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gesso_router.routing.predictors.classing import Classing
 from gesso_router.routing.predictors.thresholds import NIRVANA_THRESHOLDS
 from gesso_router.routing.quality import MISS, Vector
 from gesso_simulator.inputs.quality_table import QualityTable
@@ -19,7 +20,7 @@ MOST_BINS = 12
 
 
 @dataclass(frozen=True)
-class BinnedPredictor:
+class BinnedPredictor(Classing):
     """Mean curves by similarity (a `gesso_router.routing.quality.QualityPredictor`).
 
     Bin i holds similarities above `edges[i - 1]` and up to `edges[i]`; the outer two are open. `curves` has
@@ -44,14 +45,8 @@ class BinnedPredictor:
         """See QualityPredictor."""
         return self.curves[self._bin(similarity)]
 
-    def prompt_class(
-        self,
-        similarity: float | None,
-        prompt: Vector | None = None,
-        neighbour: Vector | None = None,
-    ) -> str:
-        """See QualityPredictor."""
-        return MISS if similarity is None else self.class_names[1 + self._bin(similarity)]
+    def _rank(self, similarity: float, prompt: Vector | None, neighbour: Vector | None) -> int:
+        return 1 + self._bin(similarity)
 
     def predicted(self, similarity: NDArray[np.float64]) -> NDArray[np.float64]:
         """Curves (p, k) of prompts by their similarity (p,)."""

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gesso.api import parse_service
 from gesso.cli.main import main
+from gesso.cli.plan_classes import prompts_of
+from gesso_simulator.data.sources import ENVIRONMENT
+from gesso_simulator.scenarios.calibrated import published_mean
 
 SAMPLE = """
 apiVersion: gesso.dev/v1alpha1
@@ -17,6 +21,11 @@ spec:
   slo: {latencySeconds: 20, minRelativeQuality: 0.5}
   workers: {min: 8, max: 8}
 """
+
+
+@pytest.fixture(autouse=True)
+def _without_recordings(monkeypatch, tmp_path):
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "nowhere"))
 
 
 @pytest.fixture
@@ -58,7 +67,9 @@ def test_json_tells_the_same(monkeypatch, capsys, service):
 
 def test_sweep_goes_from_idle_to_overload(monkeypatch, capsys, service):
     rows = json.loads(run(monkeypatch, capsys, "--service", service, "--sweep", "--json")[1])
-    quality = [r["quality"] for r in rows]
+    # Beyond that, whoever is refused would have lost the most.
+    quality = [r["quality"] for r in rows if not r["shed"]]
+    assert len(quality) > 8
     assert rows[0]["rate"] == 0
     assert rows[0]["mix"] == "0:8"
     assert quality == sorted(quality, reverse=True)
@@ -80,6 +91,92 @@ def test_profile_of_ones_own(monkeypatch, capsys, service, tmp_path):
     assert (row["mix"], row["price"]) == ("0:8", 0)
 
 
+#: In an image's time in full, eleven of the other model's.
+LIGHT = ("--model", "light:0.88:0.38")
+
+
+def test_other_model_is_left_alone_within_the_ladders_reach(monkeypatch, capsys, service):
+    words = ("--service", service, "--rate", "1.5", "--json", *LIGHT)
+    assert json.loads(run(monkeypatch, capsys, *words)[1])["mix"] == "0:8"
+
+
+def test_other_model_takes_what_the_ladder_cannot(monkeypatch, capsys, service):
+    words = ("--service", service, "--rate", "5", "--json")
+    alone = json.loads(run(monkeypatch, capsys, *words)[1])
+    family = json.loads(run(monkeypatch, capsys, *words, *LIGHT)[1])
+    assert alone["shed"] > 0
+    assert family["shed"] == 0
+    assert family["attainment"] > 0.94
+    assert "light:" in family["mix"]
+    assert family["workers"] == 8 == sum(int(p.split(":")[1]) for p in family["mix"].split(","))
+    assert 0.88 < family["quality"] < 1
+    assert "hold another model" in family["reason"]
+
+
+def test_sweep_with_another_model_goes_on_until_images_are_refused(monkeypatch, capsys, service):
+    words = ("--service", service, "--sweep", "--json", *LIGHT)
+    rows = json.loads(run(monkeypatch, capsys, *words)[1])
+    rates = [r["rate"] for r in rows]
+    assert rates == sorted(rates)
+    assert rates[-1] > 5 * 8 / 4.2
+    assert rows[-1]["shed"] > 0
+    assert all(r["shed"] == 0 for r in rows[:-1])
+    assert (rows[0]["mix"], rows[-1]["mix"]) == ("0:8", "light:8")
+    assert all(0.87 < r["quality"] <= 1 for r in rows)
+
+
+def test_current_mix_may_name_another_model(monkeypatch, capsys, service):
+    words = ("--service", service, "--rate", "0.5", "--current", "0:3,light:1", "--json", *LIGHT)
+    row = json.loads(run(monkeypatch, capsys, *words)[1])
+    assert (row["workers"], row["mix"]) == (4, "0:4")
+
+
+def test_prompts_are_classes_that_keep_the_published_means():
+    made = prompts_of(parse_service(SAMPLE), None)
+    assert len(made.classes) == 6
+    assert sum(c.weight for c in made.classes) == pytest.approx(1)
+    for k in (0, 5, 10, 15, 20, 25):
+        mean = sum(c.weight * c.curve.at(k) for c in made.classes)
+        assert mean == pytest.approx(published_mean(k), abs=1e-6)
+    ends = sorted(c.curve.at(25) for c in made.classes)
+    assert ends[0] < ends[-1] - 0.02
+    assert "published" in made.note
+    assert "synthetic" in made.note
+
+
+def test_prompts_are_those_of_the_models_own_measurement(tmp_path):
+    (tmp_path / "quality.json").write_text(
+        json.dumps(
+            {
+                "skipped_steps": [0, 25],
+                "total_steps": 50,
+                "by_similarity": [
+                    {"similarity_min": 0.5, "similarity_max": 0.8, "n": 30, "mean": [1, 0.6]},
+                    {"similarity_min": 0.8, "similarity_max": 1.0, "n": 10, "mean": [1, 0.9]},
+                ],
+            }
+        )
+    )
+    made = prompts_of(parse_service(SAMPLE.replace("some/folder", str(tmp_path))), None)
+    assert [c.weight for c in made.classes] == [0.75, 0.25]
+    worse, better = (c.curve.at(25) for c in made.classes)
+    assert worse < better < 0.9
+    assert "measured" in made.note
+
+
+def test_quality_table_of_ones_own(monkeypatch, capsys, service, tmp_path):
+    path = tmp_path / "table.csv"
+    rows = [f"{i},{0.9 if i % 4 else 0.1},1,1,1,1,{1 if i % 4 else 0.5},0.9" for i in range(240)]
+    path.write_text("\n".join(["prompt_row,similarity,q0,q5,q10,q15,q20,q25", *rows]))
+    made = prompts_of(parse_service(SAMPLE), str(path))
+    assert sorted(c.weight for c in made.classes) == [0.25, 0.75]
+    # Three of four prompts lose nothing at K = 20: at this load they skip, the others do not.
+    words = ("--service", service, "--rate", "2.4", "--quality-table", str(path), "--json")
+    row = json.loads(run(monkeypatch, capsys, *words)[1])
+    assert row["quality"] == pytest.approx(1)
+    assert row["mix"] != "0:8"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -89,7 +186,16 @@ def test_profile_of_ones_own(monkeypatch, capsys, service, tmp_path):
         (("--rate", "1", "--current", "0:x"), "--current"),
         (("--rate", "1", "--current", "7:1"), "--current"),
         (("--rate", "1", "--current", "0:0"), "--current"),
+        (("--rate", "1", "--current", "light:1"), "--current"),
+        (("--rate", "1", "--current", "0:-1"), "--current"),
         (("--rate", "1", "--profile", "nowhere.csv"), "nowhere.csv"),
+        (("--rate", "1", "--quality-table", "nowhere.csv"), "nowhere.csv"),
+        (("--rate", "1", "--model", "light"), "--model"),
+        (("--rate", "1", "--model", "light:1.5:1"), "--model"),
+        (("--rate", "1", "--model", "light:nan:1"), "--model"),
+        (("--rate", "1", "--model", "light:0.9:0"), "--model"),
+        (("--rate", "1", "--model", "25:0.9:1"), "--model"),
+        (("--rate", "1", *LIGHT, *LIGHT), "--model"),
     ],
 )
 def test_bad_input_is_named(monkeypatch, capsys, service, words, said):

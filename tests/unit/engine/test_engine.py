@@ -35,7 +35,8 @@ def _reason(client: Client) -> FailureReason | None:
     return event.reason if isinstance(event, Failed) else None
 
 
-def test_events_come_in_order(start_engine: Any) -> None:
+def test_events_come_in_order(start_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gesso_worker.engine.denoiser.PROGRESS_STEPS", 5)
     client = submit(start_engine(), request())
     assert isinstance(client.result(), Finished)
     kinds = [type(e) for e in client.events]

@@ -74,6 +74,15 @@ def test_plan_names_the_models_and_their_worth():
     assert dict(last.plan.device_worth)["lightning"] >= 0
 
 
+def test_a_fleet_that_holds_nothing_but_another_model_is_planned_for():
+    f = fleet(2)
+    f.settings = replace(MODELS, switch_s=(("", "lightning", 47.0), ("", "", 1e9)))
+    f.models = dict.fromkeys(f.models, "lightning")
+    last = f.run(2.0 * f.full_rate, 6)[-1]
+    assert last.plan.mix_text == "lightning:2"
+    assert last.plan.price_curve == ()
+
+
 def test_nobody_loads_a_model_that_no_device_can_hold():
     f = fleet()
     f.settings = replace(MODELS, profiles={})

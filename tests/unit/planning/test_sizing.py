@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner_fleet import A100, SETTINGS, FakeFleet
+from planner_fleet import A100, CURVES, LADDER, SETTINGS, WEIGHTS, FakeFleet
 
+from gesso.plan import PromptClass, QualityCurve
 from gesso_operator.planning import PlannerState, Reason, with_history
+from gesso_operator.planning.analogs import analogs_of
+from gesso_operator.planning.daily import Daily, primed
+from gesso_operator.planning.forecast import DataState, Forecast, upper_rate
+from gesso_operator.planning.instance import Member, instance_of
+from gesso_operator.planning.replay import Replay
+from gesso_operator.planning.sizes import Sizes
+from gesso_operator.planning.sizing import SizingState, fleet_size
 
 ELASTIC = replace(
     SETTINGS,
@@ -99,6 +107,55 @@ def test_constant_load_does_not_flap_the_size(load, seed):
     f.run(load * ONE, 40)
     found = sizes(f.run(load * ONE, 60))
     assert sum(a != b for a, b in pairwise(found)) <= 2
+
+
+def sizes_of_a_fleet(settings=ELASTIC):
+    """What each number of workers is good for, to a fleet with the curves of `CURVES`."""
+    classes = tuple(
+        PromptClass(name, WEIGHTS[name], QualityCurve(LADDER, CURVES[name])) for name in CURVES
+    )
+    members = [Member("w0", "A100", "", 0)]
+    instance = instance_of(1.0, classes, None, members, {("A100", ""): A100}, settings)
+    return Sizes(instance.problem, A100, settings)
+
+
+def first_size(rate, sizes, before):
+    upper = upper_rate(100.0, 100.0 / rate, 0.9) if rate else 0.0
+    forecast = Forecast(DataState.READY, mean=rate, upper=upper)
+    _, sized = fleet_size(SizingState(), forecast, sizes, before, 1000.0, ELASTIC)
+    return sized.size
+
+
+@pytest.mark.parametrize("before", [2, 5, 16])
+def test_more_load_never_asks_for_fewer(before):
+    sizes = sizes_of_a_fleet()
+    found = [first_size(load * ONE, sizes, before) for load in np.linspace(0, 40, 81)]
+    assert found == sorted(found)
+    assert found[-1] == 16
+
+
+def test_target_has_a_price_and_a_lower_one_a_lower_fleet():
+    """The days that are known tell what a worker-hour may cost; K then absorbs the bursts."""
+    sizes = sizes_of_a_fleet()
+    past = analogs_of(primed(Daily(300.0), spiky_history(5), 60.0, 0.0).past)
+    replay = Replay(past, sizes, 180.0, 300.0)
+    played = {}
+    for target in (0.9, 0.95, 0.99):
+        prices = replay.priced(target, 0.01, None)
+        played[target] = replay.play(prices)
+        assert played[target].quality >= target - 1e-9
+        assert played[target].refused <= 0.01
+    assert played[0.9].worker_hours < played[0.95].worker_hours < played[0.99].worker_hours
+
+
+def test_refusals_get_a_price_where_their_own_quality_is_not_enough():
+    sizes = sizes_of_a_fleet()
+    past = analogs_of(primed(Daily(300.0), spiky_history(5), 60.0, 0.0).past)
+    replay = Replay(past, sizes, 180.0, 300.0)
+    loose, strict = replay.priced(0.9, 0.5, None), replay.priced(0.9, 0.0005, None)
+    assert loose.refusal == 0.0
+    assert strict.refusal > 0.0
+    assert replay.play(strict).refused <= 0.0005 < replay.play(loose).refused
 
 
 def test_bounds_are_never_left():

@@ -51,7 +51,7 @@ def instantly(
 
 @pytest.fixture(autouse=True)
 def _by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(command, "simulate", instantly)
+    monkeypatch.setattr(command, "play", instantly)
     monkeypatch.setattr(command, "bounds_of", lambda run: {"informed": BoundFigures(0.0, 1.0)})
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "nowhere"))
     monkeypatch.chdir(tmp_path)
@@ -108,6 +108,10 @@ def test_a_users_files_to_json() -> None:
         (("--scenario", "tweets"), "scenario: tweets is not allowed: twitter,"),
         (("--scenario", "constant", "--policy", "Best"), "policy: Best is not allowed: all, Qual"),
         (("--scenario", "constant", "--policy", "HPAQueue"), "policy: HPAQueue is not allowed"),
+        (
+            ("--scenario", "constant", "--policy", "Static:6+2"),
+            "policy: Static:6+2 is not allowed: a ",
+        ),
         (("--scenario", "constant", "--slo", "soon"), "slo: soon is not allowed: a multiple"),
         (("--scenario", "constant", "--workers", "0"), "workers: 0 is not allowed: 1 to 4096"),
         (("--scenario", "constant", "--load-scale", "nan"), "load_scale: nan is not allowed"),

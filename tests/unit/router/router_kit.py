@@ -16,7 +16,7 @@ from gesso_router.core import Router
 from gesso_router.fleet import Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
 from gesso_router.routing.predictors.table import SimilarityPredictor
-from gesso_router.routing.quality import Match
+from gesso_router.routing.quality import Match, QualityPredictor
 from gesso_router.validation import Job, Raw, validate
 
 LADDER = (0, 5, 10, 15, 20, 25)
@@ -119,13 +119,14 @@ def router(
     clock: Clock,
     spec: DiffusionService | None = None,
     workers: Sequence[str] = ("a", "b"),
+    predictor: QualityPredictor = PREDICTOR,
 ) -> Router:
     spec = spec or service()
     fleet = Fleet(50, 4, 3)
     fleet.apply([Endpoint(w, f"{w}:1", 0) for w in workers])
     for name in workers:
         fleet.reported(name, WorkerReport(ready=True, draining=False, profile=PROFILE), clock.now)
-    made = Router(spec, PREDICTOR, fleet, pool, clock=clock, draw=lambda: 0.5)
+    made = Router(spec, predictor, fleet, pool, clock=clock, draw=lambda: 0.5)
     made.embedder = FixedEmbedder()
     return made
 

@@ -157,7 +157,7 @@ def run_alone(made: Fleet, name: str, request_id: str, tick: float) -> None:
     made.done(name, request_id, 10.0 + 10 * tick)
 
 
-def test_times_follow_a_workers_drift_until_it_measures_itself_anew() -> None:
+def test_times_follow_a_workers_drift_whatever_profile_it_tells_until_it_is_another() -> None:
     made = fleet("a", "b")
     for i in range(60):
         run_alone(made, "a", f"a{i}", 2 * PROFILE.tick_seconds(1))
@@ -167,9 +167,15 @@ def test_times_follow_a_workers_drift_until_it_measures_itself_anew() -> None:
     assert slow.profile.tick_seconds(1) == pytest.approx(2 * PROFILE.tick_seconds(1), rel=0.05)
     made.reported("a", READY, 11.0)
     assert made.views(11.0)[0].profile == slow.profile
-    changed = type(PROFILE)("fake", 50, 0.0, 0.0, (0.02, 0.03))
+    corrected = tuple(1.5 * t for t in PROFILE.step_seconds)
+    changed = type(PROFILE)("fake", 50, PROFILE.encode_seconds, PROFILE.decode_seconds, corrected)
     made.reported("a", WorkerReport(True, False, changed), 12.0)
-    assert made.views(12.0)[0].profile == changed
+    assert made.views(12.0)[0].profile.tick_seconds(1) == pytest.approx(
+        slow.profile.tick_seconds(1), rel=0.03
+    )
+    made.lost("a", 13.0)
+    made.reported("a", WorkerReport(True, False, changed), 14.0)
+    assert made.views(14.0)[0].profile.step_seconds == changed.step_seconds[:2]
 
 
 def test_a_full_batch_is_no_drift() -> None:

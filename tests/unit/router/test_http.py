@@ -43,6 +43,8 @@ async def test_images_come_in_openais_shape(client: httpx.AsyncClient) -> None:
     assert set(answer.headers["X-Gesso-Worker"].split(", ")) == {"a", "b"}
     assert answer.headers["X-Gesso-Queue-Seconds"] == "0.000, 0.000"
     assert answer.headers["X-Gesso-Seed"] == "3, 4"
+    first, second = answer.headers["X-Gesso-Request-Id"].split(", ")
+    assert (first.removesuffix("-0"), first[-2:]) == (second.removesuffix("-1"), "-0")
 
 
 async def test_errors_come_in_openais_shape(client: httpx.AsyncClient) -> None:

@@ -107,3 +107,12 @@ def test_drift_learns_at_once_at_first_and_quickly_after_a_pause() -> None:
     for _ in range(20):
         drift = drift.observe(1.0, 1.0, 1.0)
     assert drift.observe(1.0, 2.0, 99.0).factor == pytest.approx(0.25 * 2 ** (1 / 3))
+
+
+def test_drift_carries_over_to_another_profile_of_the_same_worker() -> None:
+    told, corrected = Profile("d", 50, 0.0, 0.0, (0.02,)), Profile("d", 50, 0.0, 0.0, (0.01,))
+    drift = Drift().observe(1.0, 0.5, 0.0)
+    carried = drift.carried(told, corrected)
+    assert carried.factor == pytest.approx(1.0)
+    assert carried.images == 1
+    assert Drift().carried(told, corrected) == Drift()

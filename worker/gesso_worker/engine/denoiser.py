@@ -19,8 +19,8 @@ from gesso_worker.engine.model import Model
 
 logger = logging.getLogger(__name__)
 
-#: Steps between two progress events of a job.
-PROGRESS_STEPS = 5
+#: Steps between two progress events of a job: each costs worker, router and client some time.
+PROGRESS_STEPS = 10
 #: After running out of memory, the batch grows by one again each time so many ticks went well.
 RECOVERY_TICKS = 256
 #: So many ticks in a row that fail for another reason than memory: the device is lost.
@@ -48,13 +48,18 @@ class Denoiser:
         step_seconds: float,
         decode_seconds: float,
         hand_over: Callable[[Run], None],
+        on_tick: Callable[[int, float], None] | None = None,
     ) -> None:
-        """`step_seconds` and `decode_seconds` are first guesses; `hand_over` takes runs without steps left."""
+        """`step_seconds` and `decode_seconds` are first guesses; `hand_over` takes runs without steps left.
+
+        `on_tick` is told the batch of each tick and the seconds that it took.
+        """
         self._ledger = ledger
         self._max_batch = max_batch
         self._step_seconds = step_seconds
         self._decode_seconds = decode_seconds
         self._hand_over_run = hand_over
+        self._on_tick = on_tick
         self._cuda = model.device.type == "cuda"
         self._batch = DenoisingBatch(model.unet, model.device, model.dtype)
         self._stopping = False
@@ -171,6 +176,8 @@ class Denoiser:
         self._bad_ticks = 0
         took = self._ledger.clock() - began
         self._step_seconds += _TICK_WEIGHT * (took - self._step_seconds)
+        if self._on_tick is not None:
+            self._on_tick(len(self.active), took)
         with self._ledger.lock:
             self.ticks += 1
             self._recover()

@@ -25,6 +25,7 @@ from gesso_worker.engine.denoiser import Denoiser, Run
 from gesso_worker.engine.images import Provenance, encode_image
 from gesso_worker.engine.job import FailureReason, Finished, ImageRequest, Job, Sink, Stage, Start
 from gesso_worker.engine.ledger import Ledger
+from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.engine.model import Model
 from gesso_worker.logs import line, prompt_hash
 
@@ -77,12 +78,17 @@ class Engine:
         settings: EngineSettings,
         keep: Keep | None = None,
         clock: Callable[[], float] = time.monotonic,
+        live: LiveProfile | None = None,
     ) -> None:
-        """`keep` gets the kept latents of each finished run, before its image event; must be quick."""
+        """`keep` gets the kept latents of each finished run, before its image event; must be quick.
+
+        `live` is told what each stage takes.
+        """
         self._model = model
         self._settings = settings
         self._keep = keep
         self._clock = clock
+        self._live = live
         self._ledger = Ledger(settings.max_accepted, clock)
         self._encode_queue: queue.Queue[Job | None] = queue.Queue(settings.max_accepted + 1)
         self._decode_queue: queue.Queue[Run | None] = queue.Queue(settings.max_accepted + 1)
@@ -93,6 +99,7 @@ class Engine:
             settings.step_seconds,
             settings.decode_seconds,
             hand_over=self._decode_queue.put_nowait,
+            on_tick=live.ticked if live is not None else None,
         )
         stages = (
             ("encode", self._encode_loop),
@@ -206,6 +213,8 @@ class Engine:
                 job.timings.encode = now - began
                 job.waiting_since_s = now
                 job.stage = Stage.READY
+            if self._live is not None:
+                self._live.encoded(job.timings.encode)
             self._denoiser.add(Run(job, member))
 
     @torch.inference_mode()
@@ -246,6 +255,8 @@ class Engine:
         )
         data = encode_image(image, request.image_format, provenance)
         job.timings.decode = self._clock() - began
+        if self._live is not None:
+            self._live.decoded(job.timings.decode)
         skipped = job.start.skipped_steps
         self._ledger.end(job, Finished(data, image.width, image.height, skipped, job.timings))
 

@@ -149,3 +149,19 @@ class ReportResponse(_message.Message):
     queued: int
     optimal_by_level: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, at: _Optional[float] = ..., uptime_seconds: _Optional[float] = ..., offered: _Optional[int] = ..., served_in_slo: _Optional[int] = ..., late: _Optional[int] = ..., shed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., cache_hits: _Optional[int] = ..., predicted_quality_sum: _Optional[float] = ..., skipped_steps_sum: _Optional[float] = ..., skipped_steps: _Optional[_Iterable[int]] = ..., served_by_level: _Optional[_Iterable[int]] = ..., classes: _Optional[_Iterable[_Union[PromptClass, _Mapping]]] = ..., backlog_seconds: _Optional[float] = ..., latency_p50_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., plan_revision: _Optional[int] = ..., workers_ready: _Optional[int] = ..., queued: _Optional[int] = ..., optimal_by_level: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ReportQualityRequest(_message.Message):
+    __slots__ = ("request_id", "relative_quality")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RELATIVE_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    relative_quality: float
+    def __init__(self, request_id: _Optional[str] = ..., relative_quality: _Optional[float] = ...) -> None: ...
+
+class ReportQualityResponse(_message.Message):
+    __slots__ = ("predicted_quality", "learned")
+    PREDICTED_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    predicted_quality: float
+    learned: bool
+    def __init__(self, predicted_quality: _Optional[float] = ..., learned: _Optional[bool] = ...) -> None: ...

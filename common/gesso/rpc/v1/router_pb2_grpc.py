@@ -44,6 +44,11 @@ class RouterControlStub:
                 request_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportRequest.SerializeToString,
                 response_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportResponse.FromString,
                 _registered_method=True)
+        self.ReportQuality = channel.unary_unary(
+                '/gesso.v1.RouterControl/ReportQuality',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityResponse.FromString,
+                _registered_method=True)
 
 
 class RouterControlServicer:
@@ -62,6 +67,14 @@ class RouterControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportQuality(self, request, context):
+        """What a served image was really worth, from whoever can tell; a learned predictor learns from it. Once per
+        image. INVALID_ARGUMENT; NOT_FOUND where it was not served lately, or was reported on before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +87,11 @@ def add_RouterControlServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportRequest.FromString,
                     response_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportResponse.SerializeToString,
+            ),
+            'ReportQuality': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportQuality,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +148,33 @@ class RouterControl:
             '/gesso.v1.RouterControl/Report',
             gesso_dot_rpc_dot_v1_dot_router__pb2.ReportRequest.SerializeToString,
             gesso_dot_rpc_dot_v1_dot_router__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportQuality(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.RouterControl/ReportQuality',
+            gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityResponse.FromString,
             options,
             channel_credentials,
             insecure,

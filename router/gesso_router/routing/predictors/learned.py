@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from gesso_router.routing.predictors.classing import Classing
 from gesso_router.routing.predictors.curves import never_rising
 from gesso_router.routing.predictors.features import ChangeFeatures
 from gesso_router.routing.predictors.table import SimilarityPredictor
@@ -71,7 +72,7 @@ class Fallback:
 
 
 @dataclass(frozen=True)
-class LearnedPredictor:
+class LearnedPredictor(Classing):
     """A QualityPredictor that sees the embeddings; immutable: `observed` gives the next one.
 
     `levels` are the K > 0 that were learned, in steps of this service (fractions where it takes
@@ -123,17 +124,9 @@ class LearnedPredictor:
             sd = np.sqrt(np.maximum(unknown, 0.0) + self._variance(self.spread.misfit, phi))
         return Prediction(quality, tuple(self._over_ladder(np.array((0.0, *sd)))))
 
-    def prompt_class(
-        self,
-        similarity: float | None,
-        prompt: Vector | None = None,
-        neighbour: Vector | None = None,
-    ) -> str:
-        """See QualityPredictor."""
-        if similarity is None:
-            return MISS
+    def _rank(self, similarity: float, prompt: Vector | None, neighbour: Vector | None) -> int:
         loss = 1.0 - self.quality(similarity, prompt, neighbour)[-1]
-        return self._names[-1 - bisect_right(self.class_edges, loss)]
+        return len(self._names) - 1 - bisect_right(self.class_edges, loss)
 
     def observed(
         self,

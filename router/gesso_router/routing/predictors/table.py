@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from gesso_router.routing.predictors.classing import Classing
 from gesso_router.routing.predictors.curves import interpolate, never_rising
 from gesso_router.routing.quality import MISS, Vector
 
 
 @dataclass(frozen=True)
-class SimilarityPredictor:
+class SimilarityPredictor(Classing):
     """Quality measured by similarity, smoothed over neighbouring bins, linear between the bins' centres.
 
     Below the lowest centre and above the highest the end's curve holds: nothing is extrapolated.
@@ -25,6 +26,7 @@ class SimilarityPredictor:
         tuple[float, float], ...
     ]  # (similarity_min, similarity_max) of each bin, ascending
     curves: tuple[tuple[float, ...], ...]  # one for each bin, over the ladder
+    counts: tuple[float, ...] = ()  # prompts measured in each bin; empty: not told
 
     @classmethod
     def from_table(
@@ -77,7 +79,8 @@ class SimilarityPredictor:
             if measured[0] > 0:
                 points.insert(0, (0, 1.0))
             curves.append(tuple(interpolate(points, k * scale) for k in ladder))
-        return cls(tuple(ladder), tuple(bounds), tuple(curves))
+        counts = tuple(_number(row, "n") for row in rows)
+        return cls(tuple(ladder), tuple(bounds), tuple(curves), counts)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -99,17 +102,8 @@ class SimilarityPredictor:
             a + (b - a) * t for a, b in zip(self.curves[j - 1], self.curves[j], strict=True)
         )
 
-    def prompt_class(
-        self,
-        similarity: float | None,
-        prompt: Vector | None = None,
-        neighbour: Vector | None = None,
-    ) -> str:
-        """See QualityPredictor."""
-        if similarity is None:
-            return MISS
-        j = bisect_right([low for low, _ in self.bounds], similarity)
-        return self.class_names[max(1, j)]
+    def _rank(self, similarity: float, prompt: Vector | None, neighbour: Vector | None) -> int:
+        return max(1, bisect_right([low for low, _ in self.bounds], similarity))
 
 
 def _centres(bounds: Sequence[tuple[float, float]]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gesso_router.routing.predictors.classing import Classing
 from gesso_router.routing.predictors.curves import interpolate
 from gesso_router.routing.quality import MISS, Vector
 
@@ -17,7 +18,7 @@ PUBLISHED_LOSS = ((0, 0.0), (5, 0.02954), (10, 0.04192), (15, 0.05622), (20, 0.0
 
 
 @dataclass(frozen=True)
-class ThresholdPredictor:
+class ThresholdPredictor(Classing):
     """For models without a measured table: NIRVANA's thresholds.
 
     Up to the K of its threshold a prompt loses nothing; beyond, as much as SD-XL loses on average
@@ -57,13 +58,5 @@ class ThresholdPredictor:
             return l1 + (k - k1) * (l1 - l0) / (k1 - k0)
         return interpolate(PUBLISHED_LOSS, k)
 
-    def prompt_class(
-        self,
-        similarity: float | None,
-        prompt: Vector | None = None,
-        neighbour: Vector | None = None,
-    ) -> str:
-        """See QualityPredictor."""
-        if similarity is None:
-            return MISS
-        return self.class_names[1 + self._index(similarity)]
+    def _rank(self, similarity: float, prompt: Vector | None, neighbour: Vector | None) -> int:
+        return 1 + self._index(similarity)

@@ -203,13 +203,12 @@ def _jump(state: ForecastState, newest: Interval, significance: float) -> int:
     short past does not raise alarms.
     """
     run = (*state.recent, newest)
+    counts, spans = [i.arrivals for i in run], [i.seconds for i in run]
     for length in _SUFFIXES:
         if length >= len(run):
             break
-        arrivals = sum(i.arrivals for i in run[-length:])
-        seconds = sum(i.seconds for i in run[-length:])
-        past_count = sum(i.arrivals for i in run[:-length])
-        past_s = sum(i.seconds for i in run[:-length])
+        arrivals, seconds = sum(counts[-length:]), sum(spans[-length:])
+        past_count, past_s = sum(counts[:-length]), sum(spans[:-length])
         high = upper_rate(past_count, past_s, 0.9) * seconds
         low = lower_rate(past_count, past_s, 0.9) * seconds
         rises = arrivals > 0 and float(pdtrc(arrivals - 1, high)) < significance

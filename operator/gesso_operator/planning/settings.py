@@ -107,7 +107,7 @@ class Settings:
     """Length of one slot of the daily shape; a whole number of them makes an hour."""
     ahead_quantile: float = 0.97
     """Quantile of the past forecast errors that the mix of models must carry."""
-    scale_in_s: float = 90.0
+    scale_in_s: float = 300.0
     """Seconds for which fewer workers must have been enough before one goes, where no past days tell what
     comes; where they do, one plan interval.
     """

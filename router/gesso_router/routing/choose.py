@@ -221,10 +221,10 @@ def _charged(pools: Sequence[_Pool], fleet: FleetView, policy: ChoicePolicy) -> 
 
 def _price(model: str, pools: Sequence[_Pool], fleet: FleetView, policy: ChoicePolicy) -> Price:
     """The price of an average second of the pools that hold a model."""
-    count = sum(p.count for p in pools)
+    count = sum([p.count for p in pools])
     if not count:
         return Price(0.0, "idle")
-    backlog = sum(p.backlog for p in pools) / count
+    backlog = sum([p.backlog for p in pools]) / count
     plan = fleet.plan if policy.use_plan_price else None
     curve = plan.price_curve if plan is not None and not model else ()
     batching = any(p.least.profile.max_batch > 1 for p in pools)
@@ -310,8 +310,10 @@ def _placed(
     if pair.worker.profile.max_batch > 1:
         # Where requests share a batch, the least backlog need not be the earliest finish.
         others.append(pool.second())
-    if holder != pair.worker.name:
+    if holder and holder != pair.worker.name:
         others += [w for w in fleet.workers if w.name == holder and w.model == pool.model]
+    if not others:
+        return pair
     seen = {pair.worker.name, *ask.exclude}
     best = pair
     limit = (ask.deadline_seconds - policy.overhead_seconds) / fleet.margin

@@ -12,12 +12,13 @@ from gesso_router.routing.price import Price
 from gesso_router.routing.quality import Option
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(slots=True)
 class WorkerView:
     """A worker that may take a request now.
 
     `profile` is cut to the largest batch allowed; `active` and `queued` are remaining steps, the
-    queue in order.
+    queue in order. Nobody changes a view once it is made; it is not a frozen dataclass, since these set their
+    fields slowly, and views are made by the thousand a second.
     """
 
     name: str
@@ -32,26 +33,8 @@ class WorkerView:
     #: Worker-seconds of accepted work still to do, at the throughput of its best batch.
     backlog_seconds: float = field(init=False, repr=False, compare=False)
 
-    def __init__(
-        self,
-        name: str,
-        profile: Profile,
-        assigned_skipped_steps: int = 0,
-        active: tuple[int, ...] = (),
-        queued: tuple[int, ...] = (),
-        proven: bool = True,
-        model: str = "",
-    ) -> None:
-        # Views are made by the thousand a second, and a frozen dataclass sets its fields slowly.
-        fields = self.__dict__
-        fields["name"] = name
-        fields["profile"] = profile
-        fields["assigned_skipped_steps"] = assigned_skipped_steps
-        fields["active"] = active
-        fields["queued"] = queued
-        fields["proven"] = proven
-        fields["model"] = model
-        fields["backlog_seconds"] = backlog_of(profile, active, queued)
+    def __post_init__(self) -> None:
+        self.backlog_seconds = backlog_of(self.profile, self.active, self.queued)
 
     @property
     def outstanding(self) -> int:

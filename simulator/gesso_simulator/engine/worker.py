@@ -113,10 +113,11 @@ class SimulatedWorker:
             if self._idle is None:
                 self._idle = WorkerView(self.name, self.profile, self.assigned, model=self.model)
             return self._idle
-        done = int((now_s - self._begin) / self._tick) if self._tick > 0 else 0
-        done = 0 if done < 0 else min(done, self._ticks)
-        left = [job.left - done for job in self.active]
-        active = tuple([n if n > 1 else 1 for n in left])
+        # Below 0 the batch is still being encoded.
+        done = int((now_s - self._begin) / self._tick) if now_s > self._begin else 0
+        if done > self._ticks:
+            done = self._ticks
+        active = tuple([job.left - done if job.left - done > 1 else 1 for job in self.active])
         return WorkerView(
             self.name, self.profile, self.assigned, active, self._queued, True, self.model
         )

@@ -2,14 +2,15 @@
 
     python bench/bench_speed.py [--no-day]
 
-CPU time of one thread, so that it hardly suffers from what else the machine does; a busy sibling of a shared core
-still shows. `reference_ms` is a fixed loop of Python, timed along with every row: rows of two runs compare
-where it is alike.
+CPU time of one thread, so that it hardly suffers from what else the machine does; a busy sibling of a shared
+core still shows. `reference_ms` is a fixed loop of Python, timed before and after every row: rows of two runs
+compare where it is alike.
 
 *Day*: `gesso simulate --scenario twitter --slo 3x`, the policy's own run. *Choice*: prediction and
 `choose` for one prompt with two matches, on views whose backlog nobody has asked for yet; embedding and look-up
-excluded. *Plan*: `decide`, over two swings of the load between 0.4x and 1.9x of the fleet's K = 0 capacity, a plan every 30 s, on a
-fleet that follows.
+excluded. *Plan*: `decide`, over two swings of the load between 0.4x and 1.9x of the fleet's K = 0 capacity, a
+plan every 30 s, on a fleet that follows. What was imported is frozen for the garbage collector, as in the
+operator.
 """
 
 from __future__ import annotations
@@ -232,6 +233,7 @@ def main() -> None:
     for name, task in tasks.items():
         console.print(name)
         gc.collect()
+        gc.freeze()
         before = reference_ms()
         rows[name] = task()
         rows[name]["reference_ms"] = (before + reference_ms()) / 2

@@ -118,7 +118,7 @@ def passive(case: Case, wanted: Decision | None) -> tuple[Decision, PlannerState
     seen = {w.name: w for w in case.views}
     known = {m.name for m in settings.models}
     members = tuple(
-        replace(m, model=seen[m.name].model if seen[m.name].model in known else "")
+        m._replace(model=seen[m.name].model if seen[m.name].model in known else "")
         for m in case.members
         if m.ready
     )

@@ -12,7 +12,13 @@ from gesso.plan import Plan
 from gesso.profile import Profile
 from gesso_operator.planning.forecast import Forecast, ForecastState, update, with_daily
 from gesso_operator.planning.gate import HysteresisState
-from gesso_operator.planning.instance import Member, devices_of, learned_profiles
+from gesso_operator.planning.instance import (
+    Kinds,
+    Member,
+    devices_of,
+    kinds_of,
+    learned_profiles,
+)
 from gesso_operator.planning.observation import Observation, WorkerView
 from gesso_operator.planning.settings import Settings
 from gesso_operator.planning.sizing import SizingState
@@ -74,19 +80,26 @@ class Case:
     revision: int
 
     @cached_property
+    def kinds(self) -> Kinds:
+        """How many members there are of each kind."""
+        return kinds_of(self.members)
+
+    @cached_property
     def ready(self) -> int:
         """Workers that serve."""
-        return sum(1 for m in self.members if m.ready)
+        return sum(n for (_, _, _, ready), n in self.kinds.items() if ready)
 
     @cached_property
     def devices(self) -> tuple[str, ...]:
         """Their device classes, the most common first."""
-        return devices_of(self.members)
+        return devices_of(self.kinds)
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
         """Workers at each variant, over all device classes."""
-        at = Counter((m.model, m.level) for m in self.members)
+        at: Counter[tuple[str, int | None]] = Counter()
+        for (_, model, level, _), n in self.kinds.items():
+            at[model, level] += n
         return tuple(at[v] for v in self.settings.variants)
 
     @property

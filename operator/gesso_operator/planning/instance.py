@@ -8,6 +8,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 from gesso.plan import PromptClass
 from gesso.profile import Profile, mean_profile
@@ -23,8 +25,7 @@ _LEAST_SLACK = 0.1
 Profiles = Mapping[tuple[str, str], Profile]
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A worker that is planned for: it serves (`ready`), or is on its way to another model.
 
     `level` is the K that it was last given, None for one that has none; 0 for another model than the own.
@@ -70,21 +71,40 @@ def own_profile(profiles: Profiles, devices: Sequence[str]) -> Profile | None:
     return next((p for (_, model), p in sorted(profiles.items()) if not model), None)
 
 
-def devices_of(members: Sequence[Member]) -> tuple[str, ...]:
+#: How many members are alike: by device class, model, level, and whether they serve. Thousands of workers are
+#: of a few kinds.
+Kinds = Mapping[tuple[str, str, int | None, bool], int]
+
+
+def kinds_of(members: Sequence[Member]) -> Kinds:
+    """How many members there are of each kind."""
+    return Counter(map(attrgetter("device", "model", "level", "ready"), members))
+
+
+def devices_of(kinds: Kinds) -> tuple[str, ...]:
     """The device classes, the most common first."""
-    counts = Counter(m.device for m in members)
+    counts: Counter[str] = Counter()
+    for (device, _, _, _), n in kinds.items():
+        counts[device] += n
     return tuple(sorted(counts, key=lambda d: (-counts[d], d)))
 
 
-def held_of(members: Sequence[Member], devices: Sequence[str], models: Sequence[str]) -> Counts:
-    """Workers by [device][model]."""
-    counts = Counter((m.device, m.model) for m in members)
+def held_of(
+    kinds: Kinds, devices: Sequence[str], models: Sequence[str], ready: bool = False
+) -> Counts:
+    """Workers by [device][model]; with `ready` those that serve."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for (device, model, _, serves), n in kinds.items():
+        if serves or not ready:
+            counts[device, model] += n
     return tuple(tuple(counts[d, m] for m in models) for d in devices)
 
 
-def current_of(members: Sequence[Member], devices: Sequence[str], settings: Settings) -> Counts:
+def current_of(kinds: Kinds, devices: Sequence[str], settings: Settings) -> Counts:
     """Workers with a level by [device][variant]."""
-    counts = Counter((m.device, m.model, m.level) for m in members)
+    counts: Counter[tuple[str, str, int | None]] = Counter()
+    for (device, model, level, _), n in kinds.items():
+        counts[device, model, level] += n
     return tuple(tuple(counts[d, m, k] for m, k in settings.variants) for d in devices)
 
 
@@ -110,12 +130,13 @@ def instance_of(
     """The instance at a rate, without costs of change (see `priced_changes`). Raises ValueError without any
     profile of the service's own model.
     """
-    devices = devices_of(members)
+    kinds = kinds_of(members)
+    devices = devices_of(kinds)
     base = own_profile(profiles, devices)
     if base is None:
         raise ValueError("profiles: none of the service's own model")
     models = tuple(dict.fromkeys(m for m, _ in settings.variants))
-    held = held_of(members, devices, models)
+    held = held_of(kinds, devices, models)
     work, bound = [], []
     for d, device in enumerate(devices):
         times, bounds = [], []
@@ -150,7 +171,7 @@ def instance_of(
         # Without curves only full generation is known to be good.
         classes=classes or (PromptClass("unknown", 1.0, curve_of((), settings)),),
         held=held,
-        current=current_of(members, devices, settings),
+        current=current_of(kinds, devices, settings),
         least=sizes,
         most=sizes,
         min_quality=settings.min_quality,

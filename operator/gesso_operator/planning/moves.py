@@ -5,7 +5,6 @@ hardly does.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,7 +14,13 @@ from gesso_operator.planning.assign import placed
 from gesso_operator.planning.case import Case, PlannerState
 from gesso_operator.planning.explain import Decision, Diagnostics, Reason
 from gesso_operator.planning.gate import Direction
-from gesso_operator.planning.instance import Instance, change_costs, instance_of
+from gesso_operator.planning.instance import (
+    Instance,
+    change_costs,
+    held_of,
+    instance_of,
+    kinds_of,
+)
 from gesso_operator.planning.models import model_move
 from gesso_operator.planning.pooled import Pooled, pooled
 from gesso_operator.planning.pricing import priced, repriced
@@ -90,7 +95,7 @@ def _levels(
     if granted:
         hysteresis = gate.moved(hysteresis, wish.direction, settings)
     case = replace(case, state=replace(state, hysteresis=hysteresis))
-    serving = _serving(case, instance.problem, {m.name: m.model for m in case.members})
+    serving = _serving(case, instance.problem)
     prices = priced(serving, pool, dict(case.state.profiles), case.forecast.mean, case.settings)
     tail = f"{explain.quality_text(d)}{explain.shed_text(d)}{_doubt(case, instance.unreachable)}"
     if (granted or case.fleet_changed) and chosen is not None:
@@ -144,7 +149,7 @@ def _level_wish(case: Case, instance: Instance, pool: Pooled) -> Wish:
 
 def _skipping(case: Case) -> bool:
     """Whether workers of the service's own model are assigned to skip steps."""
-    return any(m.level for m in case.members if not m.model)
+    return any(level for (_, model, level, _) in case.kinds if not model)
 
 
 def _level_try(case: Case, problem: Problem, pool: Pooled, band: float) -> Wish:
@@ -317,13 +322,14 @@ def _figures(case: Case, instance: Instance, pool: Pooled, d: Diagnostics) -> Di
     )
 
 
-def _serving(case: Case, problem: Problem, models: Mapping[str, str]) -> Problem:
-    """Only with the workers that serve now and go on to: those that load, or will, are missing."""
-    there = Counter(
-        (m.device, m.model) for m in case.members if m.ready and models.get(m.name) == m.model
-    )
-    held = tuple(tuple(there[d, m] for m in problem.models) for d in problem.devices)
-    return replace(problem, held=held)
+def _serving(case: Case, problem: Problem, models: Mapping[str, str] | None = None) -> Problem:
+    """Only with the workers that serve now and go on to: those that load, or will under other `models`, are
+    missing.
+    """
+    kinds = case.kinds
+    if models is not None:
+        kinds = kinds_of([m for m in case.members if models.get(m.name) == m.model])
+    return replace(problem, held=held_of(kinds, problem.devices, problem.models, ready=True))
 
 
 def _by_variant(counts: Counts) -> tuple[int, ...]:

@@ -71,6 +71,11 @@ class QualityPredictor(Protocol):
     ) -> tuple[float, ...]:
         """Relative quality at each K of the ladder with all levels held: 1 first, never rising, 0 to 1."""
 
+    def qualities(
+        self, matches: Sequence[Match], prompt: Vector | None = None
+    ) -> Sequence[tuple[float, ...]]:
+        """`quality` of each of a prompt's matches."""
+
     def prompt_class(
         self,
         similarity: float | None,
@@ -92,14 +97,10 @@ def predicted_curve(
     ladder = predictor.ladder
     if match is None:
         return QualityCurve(ladder, (1.0,) * len(ladder))
-    by_level = _by_level(predictor, match, prompt)
+    quality = predictor.quality(match.similarity, prompt, match.embedding)
+    by_level = dict(zip(ladder, quality, strict=True))
     held = [k for k in match.held_levels if k in by_level]
     return QualityCurve(ladder, tuple(by_level[held_at(k, held)] for k in ladder))
-
-
-def _by_level(predictor: QualityPredictor, match: Match, prompt: Vector | None) -> dict[int, float]:
-    quality = predictor.quality(match.similarity, prompt, match.embedding)
-    return dict(zip(predictor.ladder, quality, strict=True))
 
 
 def serving_options(
@@ -107,8 +108,8 @@ def serving_options(
 ) -> tuple[Option, ...]:
     """Every K that can be served, ascending; at each the match with the highest predicted quality."""
     best: dict[int, Option] = {0: Option(0, 1.0)}
-    for match in matches:
-        by_level = _by_level(predictor, match, prompt)
+    for match, curve in zip(matches, predictor.qualities(matches, prompt), strict=True):
+        by_level = dict(zip(predictor.ladder, curve, strict=True))
         for k in match.held_levels:
             quality = by_level.get(k)
             if quality is None or k == 0:

@@ -298,9 +298,9 @@ def test_loss_of_a_worker_takes_its_entries_along() -> None:
 
 
 def test_a_worker_that_is_let_go_takes_its_entries_along() -> None:
-    lazy = poisson(0.3, 300, seed=3)
+    lazy = poisson(0.1, 900, seed=3)
     run = looked_up(sessions(100), elastic=Elastic(1, 3, 3, 5.0, 0.9), plan_interval_s=60.0)
-    work = replace(run.workload, arrival_s=lazy, prompt=np.arange(len(lazy)), duration_s=300.0)
+    work = replace(run.workload, arrival_s=lazy, prompt=np.arange(len(lazy)), duration_s=900.0)
     run, made = watched(replace(run, workload=work))
     result = simulate(run, "QualityAware", seed=1)
     assert result.fleet_size[-1][1] == 1

@@ -1,19 +1,32 @@
-"""Which class a prompt is in: what is common to all predictors."""
+"""What is common to all predictors: which class a prompt is in, and several matches at once."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
-from gesso_router.routing.quality import MISS, Vector
+from gesso_router.routing.quality import MISS, Match, Vector
 
 
 class Classing(ABC):
-    """The part of a QualityPredictor that names classes; `miss` is the first of `class_names`."""
+    """The part of a QualityPredictor that is alike in all; `miss` is the first of `class_names`."""
 
     @property
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """See QualityPredictor."""
+
+    @abstractmethod
+    def quality(
+        self, similarity: float, prompt: Vector | None = None, neighbour: Vector | None = None
+    ) -> tuple[float, ...]:
+        """See QualityPredictor."""
+
+    def qualities(
+        self, matches: Sequence[Match], prompt: Vector | None = None
+    ) -> Sequence[tuple[float, ...]]:
+        """See QualityPredictor."""
+        return [self.quality(m.similarity, prompt, m.embedding) for m in matches]
 
     @abstractmethod
     def _rank(self, similarity: float, prompt: Vector | None, neighbour: Vector | None) -> int:

@@ -16,6 +16,8 @@ def interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
 
 def never_rising(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     """Weighted isotonic regression, falling, by pooling adjacent violators."""
+    if all(a >= b for a, b in pairwise(values)):
+        return list(values)
     blocks: list[tuple[float, float, int]] = []  # mean, weight, length
     for value, weight in zip(values, weights, strict=True):
         mean, total, length = value, weight, 1

@@ -92,6 +92,21 @@ def test_without_good_embeddings_similarity_decides(
 
 
 @pytest.mark.parametrize(
+    "odd",
+    [unit(5), None, np.full(SIZE, np.inf, np.float32), unit(2)[:-1]],
+    ids=["all", "none", "infinite", "size"],
+)
+def test_matches_at_once_are_predicted_as_one_by_one(odd: np.ndarray | None) -> None:
+    p = predictor(3)
+    near = [unit(1), unit(2), odd]
+    matches = [Match(str(i), "w", 0.9 - 0.1 * i, (5, 10), e) for i, e in enumerate(near)]
+    together = p.qualities(matches, unit(4))
+    alone = [p.quality(m.similarity, unit(4), m.embedding) for m in matches]
+    assert np.array(together) == pytest.approx(np.array(alone), abs=1e-6)
+    assert p.qualities((), unit(4)) == []
+
+
+@pytest.mark.parametrize(
     ("k", "seen", "message"),
     [(7, 0.9, "skipped_steps: 7"), (0, 0.9, "skipped_steps: 0"), (5, float("nan"), "relative_q")],
 )

@@ -66,14 +66,14 @@ class ChangeFeatures:
         return len(self.mean) + 1
 
     def fits(self, prompt: Array | None, neighbour: Array | None) -> bool:
-        """Whether both embeddings are there, of the right size and finite."""
+        """Whether both embeddings, or all of n neighbours (n, e), are there, of the right size and finite."""
         if prompt is None or neighbour is None:
             return False
-        if prompt.shape != (self.embedding_size,) or neighbour.shape != prompt.shape:
+        if prompt.shape != (self.embedding_size,) or neighbour.shape[-1:] != prompt.shape:
             return False
         # A product with anything that is not finite is not finite either.
         with np.errstate(invalid="ignore"):
-            return math.isfinite(float(prompt @ neighbour))
+            return math.isfinite(float((neighbour @ prompt).sum()))
 
     def __call__(
         self, similarity: float | npt.NDArray[np.float64], prompt: Array, neighbour: Array

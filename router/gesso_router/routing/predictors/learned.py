@@ -119,9 +119,11 @@ class LearnedPredictor(Classing):
         similar = [m.similarity for m in matches]
         near = [m.embedding for m in matches if m.embedding is not None]
         told = len(near) == len(matches) > 1 and all(map(math.isfinite, similar))
-        if prompt is None or not told or not all(self.features.fits(prompt, n) for n in near):
+        if prompt is None or not told or any(n.shape != prompt.shape for n in near):
             return super().qualities(matches, prompt)
         neighbours = np.stack(near)
+        if not self.features.fits(prompt, neighbours):
+            return super().qualities(matches, prompt)
         phi = self.features(
             np.array(similar), np.broadcast_to(prompt, neighbours.shape), neighbours
         ).astype(np.float64)

@@ -2,9 +2,11 @@
 
 The state is V, the pool's outstanding work in worker-seconds. Prompts come as a Poisson process of rate r, of
 class c with probability w[c]. Served at level K a prompt gives quality q[c,K] and adds work[K]; refused, it
-costs the penalty. Between arrivals work goes at the rate d(V) = min(n, 2 V / mean work), since with little
-work some of the n workers idle. A level is open at V while waiting and work stay within the deadline. With h
-the relative value of a state and g the gain, the average reward per prompt,
+costs the penalty. Between arrivals work goes at the rate d(V) = n s(j): a worker with j images has s(j) of the
+throughput that it has at its working batch, and j = 2 V / (n mean work), up to the largest batch, since half of
+an image's work is left on average. With little work some workers idle, or run batches that are too small. A
+level is open at V while waiting and its latency, work[K] j / s(j) in a batch of j, stay within the deadline.
+With h the relative value of a state and g the gain, the average reward per prompt,
 
     h(V) = sum_c w[c] max( max_K q[c,K] + (U h)(V + work[K]),  (U h)(V) - penalty ) - g
 
@@ -79,8 +81,7 @@ def price_curve(pool: PricedPool) -> tuple[tuple[float, float], ...]:
     # Half an image's work is left on those being served, before anyone waits.
     half = float(work.mean()) / 2
     served = batch * half
-    alone = work / speeds[1]
-    longest = pool.deadline_s - min(float(alone.min()), float(work.min()) * batch) + served
+    longest = pool.deadline_s - float(work.min()) * min(1.0 / pool.speeds[0], batch) + served
     if not (math.isfinite(longest) and longest > served and weight.sum() > 0):
         return ()
     weight = weight / weight.sum()

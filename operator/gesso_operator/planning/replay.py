@@ -34,7 +34,7 @@ _FIRST_PRICE = 0.05
 
 
 @dataclass(frozen=True)
-class Prices:
+class SizingPrices:
     """In relative quality: a worker-second, and a refused image beyond its own quality."""
 
     worker: float
@@ -85,7 +85,7 @@ class Replay:
     def __len__(self) -> int:
         return len(self._gained)
 
-    def play(self, prices: Prices) -> Played:
+    def play(self, prices: SizingPrices) -> Played:
         """The rule at these prices over all days."""
         asked = self._policy(prices)
         sizes = self._sizes.sizes
@@ -119,7 +119,7 @@ class Replay:
             float(refused / max(1e-9, self.offered)),
         )
 
-    def _policy(self, prices: Prices) -> list[list[list[int]]]:
+    def _policy(self, prices: SizingPrices) -> list[list[list[int]]]:
         """For each phase of a slot, each slot and each size, what to ask for."""
         value = self._gained - prices.refusal * self._refused
         value = (value - prices.worker * self._sizes.sizes) * self._step_s
@@ -133,7 +133,7 @@ class Replay:
             found.append(to_ask(known[:, leads].swapaxes(0, 1), self._lead, starts).tolist())
         return found
 
-    def priced(self, quality: float, refused: float, last: Prices | None) -> Prices:
+    def priced(self, quality: float, refused: float, last: SizingPrices | None) -> SizingPrices:
         """The prices at which both targets are met, the search beginning from those last known.
 
         A refused image costs its own quality at least: its price is above 0 only where that is not enough.
@@ -141,23 +141,25 @@ class Replay:
         worker = last.worker if last else _FIRST_PRICE
         refusal = 0.0
         if not len(self):
-            return Prices(worker, refusal)
+            return SizingPrices(worker, refusal)
         for _ in range(_ROUNDS):
-            held = refusal
-            worker = 1.0 / _least(
-                lambda x: self.play(Prices(1.0 / x, held)).quality >= quality,  # noqa: B023
-                1.0 / worker,
-                1.0 / self._sizes.steepest,
-            )
-            fixed = worker
-            if self.play(Prices(worker, refusal)).refused <= refused:
+            worker = self._worker_price(quality, worker, refusal)
+            if self.play(SizingPrices(worker, refusal)).refused <= refused:
                 break
-            refusal = _least(
-                lambda x: self.play(Prices(fixed, x)).refused <= refused,  # noqa: B023
-                refusal or 1.0,
-                0.0,
-            )
-        return Prices(worker, refusal)
+            refusal = self._refusal_price(refused, worker, refusal or 1.0)
+        return SizingPrices(worker, refusal)
+
+    def _worker_price(self, quality: float, begin: float, refusal: float) -> float:
+        """The largest price of a worker-second at which the quality is reached."""
+        return 1.0 / _least(
+            lambda x: self.play(SizingPrices(1.0 / x, refusal)).quality >= quality,
+            1.0 / begin,
+            1.0 / self._sizes.steepest,
+        )
+
+    def _refusal_price(self, refused: float, worker: float, begin: float) -> float:
+        """The least price of a refusal at which no more than this share is refused."""
+        return _least(lambda x: self.play(SizingPrices(worker, x)).refused <= refused, begin, 0.0)
 
 
 def _least(holds: Callable[[float], bool], begin: float, floor: float) -> float:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gesso_operator.planning.analogs import analogs_of, place_of
 from gesso_operator.planning.forecast import Forecast
 from gesso_operator.planning.horizon import to_ask
-from gesso_operator.planning.replay import Prices, Replay, horizon_slots
+from gesso_operator.planning.replay import Replay, SizingPrices, horizon_slots
 from gesso_operator.planning.settings import Settings
 from gesso_operator.planning.sizes import Sizes
 
@@ -52,7 +52,7 @@ class SizingState:
     shrunk_at_s: float = -math.inf
     reversed_at_s: float = -math.inf
     reversals: int = 0
-    prices: Prices | None = None
+    prices: SizingPrices | None = None
     priced_day: int | None = None
 
 
@@ -69,7 +69,7 @@ class Sized:
     needed: int
     wanted: int
     kept: int
-    prices: Prices
+    prices: SizingPrices
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def outlook(forecast: Forecast, settings: Settings) -> Outlook:
     return Outlook(tuple(by_lead[max(0, lead)] for lead in leads), step_s, True)
 
 
-def _wanted(ahead: Outlook, sizes: Sizes, prices: Prices, lead: int, before: int) -> int:
+def _wanted(ahead: Outlook, sizes: Sizes, prices: SizingPrices, lead: int, before: int) -> int:
     known: dict[int, Floats] = {}
     rows = []
     for samples in ahead.steps:
@@ -180,13 +180,13 @@ def _wanted(ahead: Outlook, sizes: Sizes, prices: Prices, lead: int, before: int
 
 def _priced(
     state: SizingState, forecast: Forecast, sizes: Sizes, settings: Settings
-) -> tuple[SizingState, Prices]:
+) -> tuple[SizingState, SizingPrices]:
     """The prices: given, or found anew each day; a worker costs nothing while no day is known."""
     daily, target = forecast.daily, settings.quality_target
     if target is None:
-        return state, Prices(settings.worker_hour_cost / 3600.0, settings.shed_penalty)
+        return state, SizingPrices(settings.worker_hour_cost / 3600.0, settings.shed_penalty)
     if not daily.known or daily.slot is None:
-        return state, Prices(0.0, settings.shed_penalty)
+        return state, SizingPrices(0.0, settings.shed_penalty)
     day = daily.slot // daily.slots
     if state.prices is not None and state.priced_day == day:
         return state, state.prices

@@ -16,8 +16,7 @@ o[d,v] worker-seconds of work beyond what the workers assigned to v provide, b[d
 A worker serves any level of the model that it holds, so capacity is per pool; a level assigned to a worker is a
 preference, which `mismatch_cost` and `stray` (idle workers go back to K = 0) express. The number of
 variables does not grow with the fleet. Levels whose quality is below the floor for a class are left out for
-it, K = 0 never is. In a fleet of more than 256 workers the search ends within a hundred-thousandth of the best:
-less than the forecast's noise, and the rest would be most of the search.
+it, K = 0 never is.
 """
 
 from __future__ import annotations
@@ -32,9 +31,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from gesso_operator.planning.problem import Counts, Problem
 
 Served = tuple[tuple[float, ...], ...]
-
-_LARGE_FLEET = 256
-_GAP = 1e-5
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class SolverError(RuntimeError):
 
 
 def solve(problem: Problem, limit_s: float = 2.0) -> Solution:
-    """The best mix, exact up to 256 workers. Raises SolverError where HiGHS finds none in `limit_s` seconds."""
+    """The exact best mix. Raises SolverError where HiGHS finds none in `limit_s` seconds."""
     model = _Model(problem)
     known = problem.keep and not problem.elastic and _total(problem.current) == _total(problem.held)
     # Where every worker stays, the counts are known and a linear program is left.
@@ -70,10 +66,7 @@ def solve(problem: Problem, limit_s: float = 2.0) -> Solution:
         integrality=np.where(model.counts, 0 if known else 1, 0),
         bounds=Bounds(model.low, model.high),
         constraints=LinearConstraint(model.matrix, model.least, model.most),
-        options={
-            "time_limit": limit_s,
-            "mip_rel_gap": _GAP if problem.workers > _LARGE_FLEET else 0.0,
-        },
+        options={"time_limit": limit_s, "mip_rel_gap": 0.0},
     )
     if result.x is None:
         raise SolverError(str(result.message))

@@ -195,7 +195,7 @@ async def _slo(
     _say(console, f"[1/5] bringing up the service: router, {workers} workers, planner")
     with Fleet(settings.service, settings.out / "state") as fleet:
         latency = await measure_latency(fleet.target, history, workers)
-    slo_seconds = round(slo_of(settings.slo, latency), 1)
+    slo_seconds = round(slo_of(settings.slo, latency), 2)
     _say(
         console,
         f"      an image in full takes {latency:.2f} s here: the SLO is {slo_seconds:g} s "

@@ -6,6 +6,7 @@ import gc
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +17,7 @@ from gesso_operator.planning import Decision, Observation, PlannerState, RouterR
 from gesso_router.routing.keep import keep_latents
 from gesso_router.routing.margin import Margin
 from gesso_router.routing.pace import Pace
+from gesso_router.routing.policies import Route
 from gesso_router.routing.quality import Match, Option
 from gesso_router.routing.view import Ask, Choice, FleetView
 from gesso_simulator.engine.clipper_queue import ClipperQueue
@@ -45,14 +47,18 @@ def simulate(
     seed: int,
     progress: Callable[[float], None] | None = None,
     keep_models: bool = False,
+    route: Route | None = None,
 ) -> PolicyResult:
     """One policy's run. `seed` draws service times and random redirections, the same for every policy.
 
     With `keep_models` every worker keeps the model that it begins with: a static mix, the policy's routing.
+    `route` takes the place of the policy's own routing, to try other constants.
     `progress` is told the share of the requests that have arrived. Raises ValueError for a policy that is not
     known, or needs an elastic fleet and has none.
     """
     simulation = _Simulation(run, policy, seed, keep_models)
+    if route is not None:
+        simulation.system = replace(simulation.system, route=route)
     with _seldom_collected():
         return simulation.go(progress)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gesso.plan import PromptClass, QualityCurve
 from gesso_operator.planning.price_curve import PricedPool, price_curve
+from gesso_router.routing.price import plan_price_at
 
 LADDER = (0, 5, 10, 15, 20, 25)
 LOSS = (0.0, 0.03, 0.042, 0.056, 0.068, 0.085)
@@ -26,8 +27,8 @@ FULL = 8 / WORK[0]
 
 
 def price_at(curve: tuple[tuple[float, float], ...], backlog_s: float) -> float:
-    """On straight lines between the points, as routers read it."""
-    return float(np.interp(backlog_s, *zip(*curve, strict=True)))
+    """As routers read it."""
+    return plan_price_at(curve, backlog_s).value
 
 
 def test_an_idle_pool_costs_little_and_a_full_one_what_refusing_does() -> None:
@@ -137,6 +138,33 @@ def test_no_power_of_the_backlog_does_better(load: float) -> None:
 )
 def test_where_there_is_nothing_to_price_there_is_no_curve(change: dict[str, object]) -> None:
     assert price_curve(replace(POOL, **change)) == ()  # type: ignore[arg-type]
+
+
+#: A worker with one image does a third of what it does with a full batch.
+SPEEDS = (0.35, 0.57, 0.71, 0.82, 0.89, 0.92, 0.98, 1.0)
+
+
+def test_batches_are_priced_by_what_they_hold() -> None:
+    pool = replace(POOL, workers=2, rate=0.5 * FULL / 4, deadline_s=25.0, speeds=SPEEDS)
+    idle, busy = price_curve(pool), price_curve(replace(pool, rate=1.5 * FULL / 4))
+    # What two full batches hold is no backlog yet.
+    held = len(SPEEDS) * float(np.mean(WORK)) / 2
+    assert price_at(idle, held) < 1e-3 < price_at(busy, held)
+    # A batch in progress and the work of another fit between its own latency and the deadline.
+    assert busy[-1][0] > pool.deadline_s - len(SPEEDS) * min(WORK)
+    assert [p for _, p in busy] == sorted(p for _, p in busy)
+
+
+def test_batches_that_do_not_save_are_as_dear_as_one_image_at_a_time() -> None:
+    pool = replace(POOL, rate=1.2 * FULL, deadline_s=25.0)
+    alone, shared = price_curve(pool), price_curve(replace(pool, speeds=(1.0, 1.0)))
+    for backlog in (4.0, 8.0, 12.0):
+        assert price_at(shared, backlog) == pytest.approx(price_at(alone, backlog), rel=0.15)
+
+
+@pytest.mark.parametrize("speeds", [(), (0.0, 1.0), (math.nan,)])
+def test_speeds_that_are_none_give_no_curve(speeds: tuple[float, ...]) -> None:
+    assert price_curve(replace(POOL, speeds=speeds)) == ()
 
 
 def test_a_level_below_the_floor_is_not_counted_on() -> None:

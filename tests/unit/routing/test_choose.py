@@ -73,6 +73,26 @@ def test_a_backlog_raises_the_price_above_the_plans() -> None:
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_where_workers_batch_the_curve_keeps_a_share_of_the_backlogs_price(share: float) -> None:
+    busy = WorkerView("a", SLOW, active=(9, 9), queued=(10,) * 6)
+    view = fleet(busy, slo=60.0)
+    assert view.plan is not None
+    backlog = backlog_price(POLICY.price, busy.backlog_seconds, 60.0, SLOW.work_seconds(0))
+    for flat in (0.0, 0.7 * backlog, 2 * backlog):
+        curved = replace(view, plan=replace(view.plan, price_curve=((0.0, flat), (1e3, flat))))
+        price = fleet_price(curved, replace(POLICY, batch_share=share))
+        assert price.value == pytest.approx(max(flat, share * backlog))
+
+
+def test_where_workers_serve_one_image_the_curve_is_the_price() -> None:
+    alone = WorkerView("a", Profile("slow", 10, 0.0, 0.0, (1.0,)), active=(9,), queued=(10,) * 6)
+    view = fleet(alone, slo=60.0)
+    assert view.plan is not None
+    curved = replace(view, plan=replace(view.plan, price_curve=((0.0, 0.0), (100.0, 0.1))))
+    assert fleet_price(curved, POLICY).value == pytest.approx(0.001 * alone.backlog_seconds)
+
+
 def test_who_cannot_make_it_goes_to_a_larger_k() -> None:
     got = chosen(choose(ask(1.0, 0.5, 0.4, 0.3, deadline=6.5), fleet(IDLE_A), POLICY))
     assert (got.skipped_steps, got.reason) == (4, "deadline")

@@ -13,7 +13,7 @@ from gesso.cli import find, lifecycle
 from gesso.cli import generate as generating
 from gesso.cli import simulate as simulating
 from gesso.cli import status as reporting
-from gesso.cli.console import CliError, note, say
+from gesso.cli.console import EXIT_USAGE, CliError, note, say
 
 app = typer.Typer(
     help="Serves text-to-image models: in time, at the best quality that the fleet can give.",
@@ -139,7 +139,7 @@ def demo(
     try:
         slo_seconds(slo, 1.0)
     except ValueError as error:
-        raise CliError(str(error)) from None
+        raise CliError(f"--{error}", EXIT_USAGE) from None
     code = run(seconds=seconds, out=out, kill_worker=kill_worker, slo=slo)
     if code:
         raise typer.Exit(code)

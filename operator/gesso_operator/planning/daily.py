@@ -25,6 +25,8 @@ _NEIGHBOURS = 2
 _LEAST_RATIOS = 12
 _MOST_LEAD = 12
 _MOST_SCALE = 6.0
+#: What a router's counter can hold; a few of these can still be added up.
+_MOST_ARRIVALS = 2.0**64
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,7 @@ def counted(daily: Daily, arrivals: float, seconds: float, end_s: float) -> Dail
     """
     if not (math.isfinite(arrivals) and math.isfinite(seconds) and math.isfinite(end_s)):
         return daily
-    if arrivals < 0 or seconds <= 0 or seconds > DAY_S:
+    if not 0 <= arrivals <= _MOST_ARRIVALS or seconds <= 0 or seconds > DAY_S:
         return daily
     pieces = max(1, math.ceil(seconds / daily.slot_s - 1e-9))
     for i in range(pieces):

@@ -55,6 +55,14 @@ def test_validate_tells_each_fault_in_a_line(monkeypatch, capsys, tmp_path):
     assert "spec.variants[0].skippedSteps[5]: 50 is not allowed" in err
 
 
+@pytest.mark.parametrize("slo", ["soon", "0", "-1", "1e9"])
+def test_a_demo_with_an_slo_that_is_none_is_refused_at_once(monkeypatch, capsys, slo):
+    code, out, err = run(monkeypatch, capsys, "demo", f"--slo={slo}")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"gesso: --slo: {slo} is not allowed: a multiple of the K = 0 latency")
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize("command", [("status",), ("down",), ("generate", "a star")])
 def test_nothing_up_is_said(monkeypatch, capsys, command):
     code, _, err = run(monkeypatch, capsys, *command)

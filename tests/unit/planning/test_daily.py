@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gesso_operator.planning import PlannerState, with_history
@@ -86,6 +86,7 @@ def test_state_is_primed_by_slot_and_clock():
         max_size=20,
     )
 )
+@example([(9e307, 1.0, 0.0), (9e307, 1.0, 0.0)])
 def test_any_count_is_taken_or_left_out(counts):
     daily = Daily(SLOT)
     for arrivals, seconds, end in counts:

@@ -20,7 +20,7 @@ import io
 import itertools
 import json
 import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -188,16 +188,18 @@ def measure_resumed(task: tuple[int, int]) -> None:
 # In the one that asks
 
 
-def measure(workload: Workload, work: Path, seeds: int, processes: int, compiled: bool) -> None:
+def measure(
+    workload: Workload, work: Path, seeds: Sequence[int], processes: int, compiled: bool
+) -> None:
     """Everything that is not there yet, seed after seed."""
     chunks = -(-len(workload.prompts) // BATCH)
     ends = [rows[-1] for rows in resuming(workload)]
     context = multiprocessing.get_context("spawn")
     with (
         context.Pool(processes, start_process, (workload, work, compiled)) as pool,
-        tqdm(total=seeds * (chunks + len(ends)), desc="chunks", smoothing=0.02) as bar,
+        tqdm(total=len(seeds) * (chunks + len(ends)), desc="chunks", smoothing=0.02) as bar,
     ):
-        for seed, begin in itertools.product(range(seeds), range(0, chunks, ROUND)):
+        for seed, begin in itertools.product(seeds, range(0, chunks, ROUND)):
             end = min(chunks, begin + ROUND)
             able = [c for c, row in enumerate(ends) if begin * BATCH <= row < end * BATCH]
             for job, path, todo in (
@@ -236,9 +238,24 @@ def relative(soft: Array) -> Array:
     return np.asarray(ratio)
 
 
-def table(workload: Workload, work: Path, seeds: int) -> Iterable[dict[str, Any]]:
+def tabled(workload: Workload, path: Path) -> list[dict[int, Array]]:
+    """Soft scores over the ladder (6,) by row, for each seed of a table. SystemExit: it is of other prompts."""
+    by_seed: list[dict[int, Array]] = []
+    with gzip.open(path, "rt", newline="") as file:
+        for told in csv.DictReader(file):
+            row = int(told["prompt_row"])
+            if row >= len(workload.prompts) or told["prompt"] != workload.prompts[row].prompt:
+                raise SystemExit(f"{path}: row {row} is not of this stream of prompts")
+            for seed in range(sum(name.endswith("_k0") for name in told)):
+                if seed == len(by_seed):
+                    by_seed.append({})
+                soft = [float(told[f"s{seed}_k{k}"]) for k in LADDER]
+                by_seed[seed][row] = np.array(soft)
+    return by_seed
+
+
+def table(workload: Workload, by_seed: Sequence[dict[int, Array]]) -> Iterable[dict[str, Any]]:
     """The rows after the warm-up that are finished for every seed."""
-    by_seed = [scores(workload, work, seed) for seed in range(seeds)]
     for row, told in enumerate(workload.prompts):
         if row < WARM_UP or any(row not in found for found in by_seed):
             continue
@@ -258,7 +275,7 @@ def table(workload: Workload, work: Path, seeds: int) -> Iterable[dict[str, Any]
             **{f"q{k}": f"{q:.4f}" for k, q in zip(LADDER, quality, strict=True)},
             **{
                 f"s{seed}_k{k}": f"{value:.4f}"
-                for seed in range(seeds)
+                for seed in range(len(by_seed))
                 for k, value in zip(LADDER, soft[seed], strict=True)
             },
         }
@@ -302,13 +319,18 @@ def main() -> None:
     parser.add_argument(
         "--assemble", action="store_true", help="measure nothing: write what is finished"
     )
+    parser.add_argument(
+        "--extend", action="store_true", help="take the seeds that OUT holds, measure the others"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     workload = Workload.make(WARM_UP + args.prompts)
     claim(args.work, len(workload.prompts))
+    by_seed = tabled(workload, args.out)[: args.seeds] if args.extend else []
+    seeds = range(len(by_seed), args.seeds)
     if not args.assemble:
-        measure(workload, args.work, args.seeds, args.processes, not args.no_compile)
-    rows = list(table(workload, args.work, args.seeds))
+        measure(workload, args.work, seeds, args.processes, not args.no_compile)
+    rows = list(table(workload, [*by_seed, *(scores(workload, args.work, seed) for seed in seeds)]))
     if not rows:
         raise SystemExit(f"{args.work}: no chunk is finished for all of {args.seeds} seeds")
     write(rows, args.out)

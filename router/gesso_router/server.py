@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -261,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = load_predictor(service)
     except ValueError as error:
         return _failed(error)
+    # What was imported stays: looking through it for garbage now and then would hold up requests.
+    gc.freeze()
     try:
         asyncio.run(serve(flags, service, predictor))
     except StartError as error:

@@ -107,17 +107,18 @@ def serving_options(
     predictor: QualityPredictor, matches: Sequence[Match], prompt: Vector | None = None
 ) -> tuple[Option, ...]:
     """Every K that can be served, ascending; at each the match with the highest predicted quality."""
-    best: dict[int, Option] = {0: Option(0, 1.0)}
+    best: dict[int, tuple[float, Match | None]] = {0: (1.0, None)}
+    ladder = predictor.ladder
     for match, curve in zip(matches, predictor.qualities(matches, prompt), strict=True):
-        by_level = dict(zip(predictor.ladder, curve, strict=True))
+        by_level = dict(zip(ladder, curve, strict=True))
         for k in match.held_levels:
             quality = by_level.get(k)
             if quality is None or k == 0:
                 continue
             known = best.get(k)
-            if known is None or quality > known.quality:
-                best[k] = Option(k, quality, match)
-    return tuple(best[k] for k in sorted(best))
+            if known is None or quality > known[0]:
+                best[k] = (quality, match)
+    return tuple([Option(k, *best[k]) for k in sorted(best)])
 
 
 def planning_curve(options: Sequence[Option], ladder: Sequence[int]) -> QualityCurve:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import bench_quality_table as bench
 import numpy as np
@@ -39,8 +40,13 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def table(work: Path, seeds: int) -> list[dict[str, Any]]:
+    by_seed = [bench.scores(workload(), work, seed) for seed in range(seeds)]
+    return list(bench.table(workload(), by_seed))
+
+
 def test_rows_hold_their_own_scores_and_repeats_their_neighbours(work: Path) -> None:
-    rows = list(bench.table(workload(), work, 1))
+    rows = table(work, 1)
     assert [row["prompt_row"] for row in rows] == list(range(bench.WARM_UP, COUNT))
     for row in rows:
         mine, near = full_score(row["prompt_row"]), full_score(row["neighbour_row"])
@@ -57,16 +63,33 @@ def test_a_row_that_one_seed_lacks_is_left_out(work: Path) -> None:
     last = len(bench.resuming(workload())) - 1
     missing = bench.resuming(workload())[last]
     bench.resumed_path(work, 0, last).unlink()
-    rows = [row["prompt_row"] for row in bench.table(workload(), work, 1)]
+    rows = [row["prompt_row"] for row in table(work, 1)]
     assert rows == [r for r in range(bench.WARM_UP, COUNT) if r not in missing]
-    assert not list(bench.table(workload(), work, 2))
+    assert not table(work, 2)
 
 
 def test_the_same_rows_make_the_same_bytes(work: Path, tmp_path: Path) -> None:
-    rows = list(bench.table(workload(), work, 1))
+    rows = table(work, 1)
     for name in ("a", "b"):
         bench.write(rows, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_table_gives_back_the_scores_it_was_made_of(work: Path, tmp_path: Path) -> None:
+    bench.write(table(work, 1), tmp_path / "one.csv.gz")
+    (seed,) = bench.tabled(workload(), tmp_path / "one.csv.gz")
+    measured = bench.scores(workload(), work, 0)
+    assert sorted(seed) == sorted(measured)
+    for row, soft in seed.items():
+        assert soft == pytest.approx(measured[row], abs=1e-4)
+
+
+def test_a_table_of_other_prompts_is_not_extended(work: Path, tmp_path: Path) -> None:
+    rows = table(work, 1)
+    rows[3]["prompt"] = "something else"
+    bench.write(rows, tmp_path / "other.csv.gz")
+    with pytest.raises(SystemExit, match=f"row {rows[3]['prompt_row']} is not of this stream"):
+        bench.tabled(workload(), tmp_path / "other.csv.gz")
 
 
 def test_a_failing_full_generation_does_not_blow_the_ratio_up() -> None:

@@ -78,18 +78,25 @@ class ChangeFeatures:
     def __call__(
         self, similarity: float | npt.NDArray[np.float64], prompt: Array, neighbour: Array
     ) -> Array:
-        """Of one match, (d,), or of n: similarities (n,), embeddings (n, e), features (n, d)."""
+        """Of one match, (d,), or of n: similarities (n,), neighbours (n, e), features (n, d).
+
+        The prompt is one, (e,), or as many as its neighbours.
+        """
         return self.standardised(self.raw(similarity, prompt, neighbour))
 
     def raw(
         self, similarity: float | npt.NDArray[np.float64], prompt: Array, neighbour: Array
     ) -> Array:
         """All features but the 1, not yet standardised."""
-        # Both in one go: for a single match the calls cost more than the arithmetic.
-        both = np.stack((prompt, neighbour)) @ self.projection.T
-        b, a = np.tanh(both + self.projection_bias)
+        b = np.tanh(prompt @ self.projection.T + self.projection_bias)
+        a = np.tanh(neighbour @ self.projection.T + self.projection_bias)
         near = np.asarray(similarity, np.float32)[..., None]
-        joined = np.concatenate((b, np.abs(b - a), a * b, near), axis=-1)
+        joined = np.empty((*near.shape[:-1], self.hidden.shape[1]), np.float32)
+        p = b.shape[-1]
+        joined[..., :p] = b
+        np.abs(b - a, out=joined[..., p : 2 * p])
+        np.multiply(a, b, out=joined[..., 2 * p : 3 * p])
+        joined[..., 3 * p :] = near
         hidden = np.maximum(joined @ self.hidden.T + self.hidden_bias, 0.0)
         change = hidden @ self.change.T + self.change_bias
         beyond = np.maximum(near - self.knots, 0.0)

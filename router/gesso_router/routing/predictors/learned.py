@@ -124,9 +124,7 @@ class LearnedPredictor(Classing):
         neighbours = np.stack(near)
         if not self.features.fits(prompt, neighbours):
             return super().qualities(matches, prompt)
-        phi = self.features(
-            np.array(similar), np.broadcast_to(prompt, neighbours.shape), neighbours
-        ).astype(np.float64)
+        phi = self.features(np.array(similar), prompt, neighbours).astype(np.float64)
         return [self._curve(changes) for changes in (phi @ self.posterior.mean.T).tolist()]
 
     def predict(

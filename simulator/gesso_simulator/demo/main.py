@@ -40,6 +40,8 @@ POLICIES = ("QualityAware", "ClipperHA")
 CAPACITY_SECONDS = 25.0
 #: After the measurement: long enough for the planner to see that the load has gone.
 SETTLE_SECONDS = 12.0
+#: Full load before the run at K = 0, which fills no cache: until the workers' live profile has settled.
+WARM_UP_SECONDS = 10.0
 QUALITY_SAMPLES = 240
 SHEET_COLUMNS = 4
 
@@ -136,8 +138,7 @@ async def _demo(settings: Settings, console: Console) -> int:
 
     _say(console, "[5/5] ClipperHA: the same arrivals, everything at K = 0")
     with Fleet(files["ClipperHA"], out / "state") as fleet:
-        # The same warm-up as the other policy had.
-        await measure_capacity(fleet.target, history, concurrency, CAPACITY_SECONDS)
+        await measure_capacity(fleet.target, history, concurrency, WARM_UP_SECONDS)
         await asyncio.sleep(SETTLE_SECONDS)
         clipper = await _play(
             fleet, "ClipperHA", load, offered, capacity, slo_seconds, settings, console

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gesso_worker.models.tiny.scenes import Scene, caption, mutate, sample_scene
+from gesso_worker.models.tiny.captions import caption
+from gesso_worker.models.tiny.scenes import Scene, mutate, sample_scene
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gesso_worker.models.tiny import captions, scenes, tokenizer
+from gesso_worker.models.tiny import captions, renderer, scenes, tokenizer
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -21,7 +21,7 @@ def scene_of(seed: int) -> scenes.Scene:
 def test_a_caption_tells_every_stated_attribute_in_28_tokens(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = scenes.sample_scene(rng)
-    text = scenes.caption(scene, rng)
+    text = captions.caption(scene, rng)
     assert len([i for i in tokenizer.encode(text) if i != tokenizer.PAD_2]) <= 28
     told = scenes.stated_values(scene)
     for i, thing in enumerate(scene.things):
@@ -99,13 +99,13 @@ def test_the_same_seed_draws_the_same_scene_caption_and_pixels() -> None:
     for _ in range(2):
         rng = np.random.default_rng(7)
         scene = scenes.sample_scene(rng)
-        drawn.append((scene, scenes.caption(scene, rng), scenes.render(scene, rng).tobytes()))
+        drawn.append((scene, captions.caption(scene, rng), renderer.render(scene, rng).tobytes()))
     assert drawn[0] == drawn[1]
 
 
 def test_an_image_is_64_by_64_and_two_seeds_differ() -> None:
     scene = scene_of(1)
-    a, b = (scenes.render(scene, np.random.default_rng(seed)) for seed in (1, 2))
+    a, b = (renderer.render(scene, np.random.default_rng(seed)) for seed in (1, 2))
     assert a.shape == (64, 64, 3)
     assert a.dtype == np.uint8
     assert (a != b).any()
@@ -119,7 +119,7 @@ def test_the_known_sentence_is_of_the_grammar() -> None:
     told = {f"{s}{i}" for i in (0, 1) for s in ("shape", "colour", "size", "texture")} | {"layout"}
     scene = scenes.Scene(things, "vertical", "green", "plain", frozenset(told))
     rng = np.random.default_rng(0)
-    wordings = {scenes.caption(scene, rng) for _ in range(2000)}
+    wordings = {captions.caption(scene, rng) for _ in range(2000)}
     assert "a large red star above a small blue ring" in wordings
     assert "a small blue ring below a large red star" in wordings
 

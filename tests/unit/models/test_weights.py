@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gesso_worker.models.tiny import folders, scenes
+from gesso_worker.models.tiny import captions, folders, renderer, scenes
 from gesso_worker.models.tiny.checker import AttributeChecker
 from gesso_worker.models.tiny.sampling import Parts
 
@@ -52,7 +52,7 @@ def test_resuming_at_k_equals_the_uninterrupted_run(parts: Parts, skip: int) -> 
 def test_the_checker_is_right_about_rendered_scenes() -> None:
     rng = np.random.default_rng(99)
     drawn = [scenes.sample_scene(rng, held_out=True) for _ in range(200)]
-    images = np.stack([scenes.render(scene, rng) for scene in drawn])
+    images = np.stack([renderer.render(scene, rng) for scene in drawn])
     checker = AttributeChecker.load()
     scores = checker.score(images, drawn)
     assert scores.hard.mean() >= 0.98
@@ -68,7 +68,7 @@ def test_the_checker_is_right_about_rendered_scenes() -> None:
 def test_generated_images_show_what_was_asked(parts: Parts) -> None:
     rng = np.random.default_rng(41)
     drawn = [scenes.sample_scene(rng, held_out=True) for _ in range(8)]
-    prompts = parts.encode([scenes.caption(scene, rng) for scene in drawn])
+    prompts = parts.encode([captions.caption(scene, rng) for scene in drawn])
     images = parts.decode(parts.denoise(prompts, parts.noise(range(8), 20), steps=20).latents)
     assert AttributeChecker.load().score(images, drawn).hard.mean() >= 0.8
 
@@ -80,16 +80,16 @@ def test_clip_finds_the_caption_of_an_image() -> None:
     model, tokens = clip_model.load()
     rng = np.random.default_rng(8)
     drawn = [scenes.sample_scene(rng, held_out=True) for _ in range(64)]
-    images = np.stack([scenes.render(scene, rng) for scene in drawn]).astype(np.float32)
+    images = np.stack([renderer.render(scene, rng) for scene in drawn]).astype(np.float32)
     pixels = clip_model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
     a = model.encode_image(pixels, normalize=True)
-    b = model.encode_text(tokens([scenes.caption(scene, rng) for scene in drawn]), normalize=True)
+    b = model.encode_text(tokens([captions.caption(scene, rng) for scene in drawn]), normalize=True)
     assert ((a @ b.T).argmax(1) == torch.arange(64)).float().mean() >= 0.85
 
 
 def test_the_vae_gives_an_image_back(parts: Parts) -> None:
     rng = np.random.default_rng(4)
-    image = scenes.render(scenes.sample_scene(rng), rng)
+    image = renderer.render(scenes.sample_scene(rng), rng)
     with torch.inference_mode():
         x = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
         back = parts.decode(parts.vae.encode(x).latent_dist.mean)[0]

@@ -1,7 +1,6 @@
 """Scene grammar of the tiny SD-XL: what a scene is, how one is drawn at random and how one is changed.
 
-numpy only. :func:`caption` and :func:`render` live in modules of their own and are re-exported
-here.
+numpy only. How a scene is told and drawn lies in `captions` and `renderer`.
 
 A scene holds *concrete* values for everything, and says in ``stated`` which of them its caption
 must tell. What a caption leaves unstated is free: sampled at random for training, never scored.
@@ -12,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -258,17 +257,3 @@ def session(rng: np.random.Generator, length: int) -> list[Scene]:
         changes = int(rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12]))
         scenes.append(mutate(scenes[-back], rng, changes=changes))
     return scenes[:length]
-
-
-def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One of the wordings of the scene: tells every stated attribute and nothing else."""
-    from gesso_worker.models.tiny import captions
-
-    return captions.caption(scene, rng)
-
-
-def render(scene: Scene, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The scene as pixels, uint8 of shape (64, 64, 3); ``rng`` draws position, size and colour jitter."""
-    from gesso_worker.models.tiny import renderer
-
-    return renderer.render(scene, rng)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gesso_worker.models.tiny import captions, scenes
+from gesso_worker.models.tiny import captions, renderer, scenes
 from gesso_worker.models.tiny.evaluate import floors
 from gesso_worker.models.tiny.evaluate.quality import LADDER
 from gesso_worker.models.tiny.sampling import Parts
@@ -93,7 +93,7 @@ def scenes_sheet() -> None:
     """Rendered scenes of the training distribution."""
     rng = np.random.default_rng(3)
     drawn = [scenes.sample_scene(rng) for _ in range(PROMPTS)]
-    images = np.stack([scenes.render(scene, rng) for scene in drawn])
+    images = np.stack([renderer.render(scene, rng) for scene in drawn])
     tile(images, COLUMNS).save(FOLDER / "scenes.png")
     lines = [
         "# Scenes of the grammar, rendered",

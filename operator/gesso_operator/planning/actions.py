@@ -52,7 +52,9 @@ def adopt(
         if case.settings.models
         else (),
         rate=case.forecast.mean if mix_changed else state.rate,
-        rate_count=state.forecast.count if mix_changed else state.rate_count,
+        rate_count=(state.forecast.count if case.settled else 0.0)
+        if mix_changed
+        else state.rate_count,
     )
     ready = {m.name for m in case.members if m.ready}
     decision = Decision(

@@ -103,6 +103,12 @@ class Case:
         return tuple(at[v] for v in self.settings.variants)
 
     @property
+    def settled(self) -> bool:
+        """Whether enough reports in a row tell of one rate: a mix made on fewer is looked at again."""
+        # The first report counts, too, though it tells no rate.
+        return len(self.state.forecast.recent) + 1 >= self.settings.memory_plans
+
+    @property
     def fleet_changed(self) -> bool:
         """Whether there are other workers than the plan knows, or some without a level."""
         plan = self.state.plan

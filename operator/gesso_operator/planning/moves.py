@@ -30,8 +30,6 @@ from gesso_operator.planning.wish import NOTHING, Wish, direction_of, speed, wei
 
 #: Standard deviations that a rate must be away from another to be another.
 _MOVED_DEVIATIONS = 4.0
-#: A rate that is so many times another is another, however few arrivals the other rests on.
-_MOVED_RATIO = 1.5
 
 
 def planned(case: Case, d: Diagnostics) -> tuple[Decision, PlannerState]:
@@ -94,7 +92,10 @@ def _levels(
     reason = _move_reason(case, wish.direction, d, instance.unreachable)
     if granted:
         hysteresis = gate.moved(hysteresis, wish.direction, settings)
-    case = replace(case, state=replace(state, hysteresis=hysteresis))
+    state = replace(state, hysteresis=hysteresis)
+    if wish.direction is Direction.NONE and case.settled and state.rate_count <= 0:
+        state = replace(state, rate=case.forecast.mean, rate_count=state.forecast.count)
+    case = replace(case, state=state)
     serving = _serving(case, instance.problem)
     prices = priced(serving, pool, dict(case.state.profiles), case.forecast.mean, case.settings)
     tail = f"{explain.quality_text(d)}{explain.shed_text(d)}{_doubt(case, instance.unreachable)}"
@@ -177,15 +178,14 @@ def _level_try(case: Case, problem: Problem, pool: Pooled, band: float) -> Wish:
 def _demand_moved(case: Case) -> bool:
     """Whether the rate is another than the one that the mix was made for, beyond what chance explains.
 
-    Levels are preferences: noise is no reason to move them. Both rates are Poisson counts over their time.
+    Levels are preferences: noise is no reason to move them. Both rates are Poisson counts over their time. A
+    mix whose rate is not settled, the first one too, is made for none yet.
     """
     if case.forecast.jumped or case.state.rate_count <= 0:
         return True
     now, before = case.forecast.mean, case.state.rate
     count = max(1.0, case.state.forecast.count)
     spread = math.sqrt(now * now / count + before * before / case.state.rate_count)
-    if max(now, before) > _MOVED_RATIO * min(now, before):
-        return True
     return abs(now - before) > _MOVED_DEVIATIONS * spread
 
 

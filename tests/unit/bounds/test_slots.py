@@ -76,7 +76,7 @@ def test_no_growing_and_shrinking_fleet_beats_the_elastic_bound(case):
     for _ in range(int(rng.integers(1, 6))):
         start = float(rng.uniform(-AIM.start_seconds, end))
         # Those before 0 are the first fleet, paid for from 0 on.
-        paid.append((start, min(end, start + float(rng.uniform(5, end)))))
+        paid.append((start, min(end, start + float(rng.uniform(5, max(6.0, end))))))
     intervals = [(start + AIM.start_seconds, stop, 0) for start, stop in paid if start > 0]
     intervals += [(0.0, stop, 0) for start, stop in paid if start <= 0]
     violations, quality = served_by(instance, intervals, rng)

@@ -1,11 +1,7 @@
-"""The daily shape: what the rate usually does from one slot of the day to the next, and how far it strays
-from that.
+"""The daily shape: what the rate usually does from one slot of the day to the next.
 
 The rates of the last days are kept by slot. The shape is their median over days and neighbouring slots,
-younger days weighing more, so that it is exponentially weighted over days and a spike does not move it. How
-far rates stray is kept as what it was: for each past slot and a lead of k slots, the ratio of the rate to
-what the slot k before foretold by the shape. Ratios are pooled by place in the hour, since bursts of load
-tend to come on the hour and its half.
+younger days weighing more, so that it is exponentially weighted over days and a spike does not move it.
 """
 
 from __future__ import annotations
@@ -22,8 +18,6 @@ DAY_S = 86_400.0
 _DAYS = 8
 _DAY_WEIGHT = 0.6
 _NEIGHBOURS = 2
-_LEAST_RATIOS = 12
-_MOST_LEAD = 12
 _MOST_SCALE = 6.0
 #: What a router's counter can hold; a few of these can still be added up.
 _MOST_ARRIVALS = 2.0**64
@@ -59,12 +53,6 @@ class Past:
         shape = values[middle, np.arange(slots)]
         shape[total <= 0] = np.nan
         return _bridged(shape)
-
-    @cached_property
-    def relative(self) -> NDArray[np.float64]:
-        """(days, slots): the rates over the shape's."""
-        relative: NDArray[np.float64] = self.rates / np.maximum(self.shape, 1e-12)
-        return relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,53 +106,6 @@ class Daily:
         if here <= 0:
             return max(rate, there)
         return min(_MOST_SCALE, max(1 / _MOST_SCALE, rate / here)) * there
-
-    def stray(self, from_s: float, at_s: float, quantile: float, more: int = 0) -> float:
-        """Quantile of the past ratios of the rate to what was foretold before, at that place of the hour.
-
-        The lead in slots is that between the two times, at least one, and `more`. 1 without a shape, or with
-        too little past to tell.
-        """
-        lead = int(at_s // self.slot_s - from_s // self.slot_s) + more
-        return self._stray(min(_MOST_LEAD, max(1, lead)), self._place(at_s), quantile)
-
-    def same_slot(self, a_s: float, b_s: float) -> bool:
-        """Whether two times lie in one slot."""
-        return a_s // self.slot_s == b_s // self.slot_s
-
-    def _place(self, at_s: float) -> int:
-        per_hour = max(1, round(3600.0 / self.slot_s))
-        return int(at_s // self.slot_s) % per_hour
-
-    def _stray(self, lead: int, place: int, quantile: float) -> float:
-        key = (lead, place, quantile)
-        if key not in self._strays:
-            ratios = self._ratios(lead)
-            per_hour = max(1, round(3600.0 / self.slot_s))
-            here = ratios[:, place::per_hour]
-            found = here[np.isfinite(here)]
-            if len(found) < _LEAST_RATIOS:
-                found = ratios[np.isfinite(ratios)]
-            enough = len(found) >= _LEAST_RATIOS
-            self._strays[key] = float(np.quantile(found, quantile)) if enough else 1.0
-        return self._strays[key]
-
-    @cached_property
-    def _strays(self) -> dict[tuple[int, int, float], float]:
-        return {}
-
-    def _ratios(self, lead: int) -> NDArray[np.float64]:
-        """(days, slots): rate over what the slot `lead` before foretold."""
-        if not self.known:
-            return np.full((1, self.slots), np.nan)
-        line = self.past.relative[::-1].ravel()
-        before = np.full(len(line), np.nan)
-        before[lead:] = line[:-lead]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = line / before
-        ratios[~np.isfinite(ratios)] = np.nan
-        found: NDArray[np.float64] = ratios.reshape(self.rates.shape)[::-1]
-        return found
 
 
 def counted(daily: Daily, arrivals: float, seconds: float, end_s: float) -> Daily:

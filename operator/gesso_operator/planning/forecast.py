@@ -7,7 +7,7 @@ what is older is then forgotten, so that the forecast follows within one report.
 its own, never a rate of zero.
 
 Ahead of now the rate follows its own trend where that is beyond doubt, and the daily shape (see `daily`):
-what it is now times what the shape grows by, times a quantile of how far that was off in the past.
+what it is now times what the shape grows by.
 """
 
 from __future__ import annotations
@@ -31,11 +31,6 @@ _TREND_REPORTS = 8
 _LEAST_TREND_REPORTS = 3
 _TREND_DOUBT = 2.0
 _LONGEST_TREND_S = 300.0
-_SURPRISE = 5.0
-_SURPRISE_REPORTS = 12
-_MOST_QUANTILE = 0.99
-_LONGEST_BURST_S = 600.0
-_CALM = 0.0001
 
 
 class DataState(StrEnum):
@@ -65,7 +60,6 @@ class ForecastState:
     recent: tuple[Interval, ...] = ()
     class_counts: tuple[tuple[str, float], ...] = ()
     data_at_s: float | None = None
-    calm: tuple[float, float] | None = None
     daily: Daily = field(default_factory=Daily)
 
 
@@ -74,9 +68,7 @@ class Forecast:
     """The rate to plan for, in images per second, and the classes; their weights sum to 1.
 
     `rising` is the growth of the rate beyond doubt, in images/s each second; `level` the rate that it starts
-    from; `daily` the daily shape, `now_s` the time of the forecast, `surprise` the probability that the
-    newest reports would be as high as they are if nothing had changed, `calm_rate` the rate when they last
-    did not surprise, at `calm_at_s`.
+    from; `daily` the daily shape, `now_s` the time of the forecast.
     """
 
     data: DataState
@@ -88,31 +80,13 @@ class Forecast:
     rising: float = 0.0
     level: float = 0.0
     now_s: float = 0.0
-    surprise: float = 1.0
-    calm_at_s: float = math.inf
-    calm_rate: float = 0.0
     daily: Daily = field(default_factory=Daily, repr=False)
 
-    def ahead(self, lead_s: float, quantile: float = 0.5) -> float:
-        """The rate in `lead_s` seconds: the usual one (the median), or another quantile of past errors;
-        images/s.
-
-        The larger of what the trend and what the daily shape foretell. A slot of the day that has begun is
-        known by its rate, and errs only as far as the newest report surprises; surprise also raises the
-        quantile of what comes after. In a burst it is the rate before it that tells how far bursts at this
-        time go.
+    def ahead(self, lead_s: float) -> float:
+        """The rate to expect in `lead_s` seconds: the larger of what the trend and what the daily shape
+        foretell; images/s.
         """
-        daily, at_s = self.daily, self.now_s + lead_s
-        usual = daily.foretold(self.mean, self.now_s, lead_s)
-        if quantile > 0.5:
-            surprise = min(1.0, _SURPRISE * self.surprise)
-            same = daily.same_slot(self.now_s, at_s)
-            raised = 1.0 - surprise if same else 1.0 - (1.0 - quantile) * surprise
-            stray = daily.stray(self.now_s, at_s, min(_MOST_QUANTILE, max(0.5, raised)))
-            usual *= max(1.0, stray) if same else stray
-            if self.calm_at_s < self.now_s:
-                before = daily.foretold(self.calm_rate, self.calm_at_s, at_s - self.calm_at_s)
-                usual = max(usual, before * daily.stray(self.calm_at_s, at_s, _MOST_QUANTILE, 1))
+        usual = self.daily.foretold(self.mean, self.now_s, lead_s)
         trend = self.level + self.rising * min(lead_s, _LONGEST_TREND_S)
         return max(usual, trend) if self.rising > 0 else usual
 
@@ -164,12 +138,7 @@ def update(
         for c in report.classes
     )
     daily = counted(state.daily, newest.arrivals, seconds, report.at_s)
-    calm = state.calm
-    short = jump and len(recent) <= _LEAST_TREND_REPORTS
-    old = calm is not None and report.at_s - calm[0] > _LONGEST_BURST_S
-    if calm is None or old or (not short and _is_calm(recent)):
-        calm = (report.at_s, count / exposure if exposure > 0 else 0.0)
-    new = ForecastState(report, count, exposure, recent, counts, now_s, calm, daily)
+    new = ForecastState(report, count, exposure, recent, counts, now_s, daily)
     return new, replace(_forecast(new, settings, DataState.READY), jumped=bool(jump))
 
 
@@ -234,9 +203,6 @@ def _forecast(state: ForecastState, settings: Settings, data: DataState) -> Fore
         rising=rising,
         level=level,
         now_s=state.last.at_s if state.last else 0.0,
-        surprise=_surprise(state.recent),
-        calm_at_s=state.calm[0] if state.calm else math.inf,
-        calm_rate=state.calm[1] if state.calm else 0.0,
         daily=state.daily,
     )
 
@@ -253,27 +219,6 @@ def _sound(report: RouterReport) -> bool:
     numbers = (report.at_s, report.uptime_s, float(report.offered))
     counts = [float(c.arrivals) for c in report.classes]
     return all(map(math.isfinite, (*numbers, *counts))) and report.offered >= 0
-
-
-def _is_calm(run: Sequence[Interval]) -> bool:
-    """Whether there is enough to tell, and nothing that surprises."""
-    return len(run) > _LEAST_TREND_REPORTS and _surprise(run) > _CALM
-
-
-def _surprise(run: Sequence[Interval]) -> float:
-    """Probability of as many arrivals as in the newest one or two reports at the rate of those before; 1
-    without.
-    """
-    least = 1.0
-    for length in (1, 2):
-        past, newest = run[-_SURPRISE_REPORTS:-length], run[-length:]
-        seconds = sum(i.seconds for i in past)
-        arrivals = sum(i.arrivals for i in newest)
-        if len(past) < _LEAST_TREND_REPORTS or seconds <= 0 or arrivals < 1:
-            continue
-        mean = sum(i.arrivals for i in past) / seconds * sum(i.seconds for i in newest)
-        least = min(least, float(pdtrc(arrivals - 1, mean)) if mean > 0 else 0.0)
-    return least
 
 
 def _trend(state: ForecastState, mean: float) -> tuple[float, float]:

@@ -1,9 +1,10 @@
 """Which model each worker should hold: loading one takes tens of seconds, so it needs a reason that lasts.
 
-What must be served decides first, at the upper quantile of the rate when a load would be over: where the
-models that are held would refuse some of it, others are loaded at once. Otherwise quality decides, at the
-expected rate and with workers as busy as can be, since levels absorb the rest; such a move waits until it has
-been asked for often enough, either way. The way back must also carry the upper quantile.
+What must be served decides first, at the upper quantile of the rate, or the rate to expect when a load would be
+over: where the models that are held would refuse some of it, others are loaded at once. What bursts may come is
+no reason: levels absorb most of one, and a model held for all of them costs more. Otherwise quality decides, at
+the expected rate and with workers as busy as can be, since levels absorb the rest; such a move waits until it
+has been asked for often enough, either way. The way back must also carry the cautious quantile.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def model_move(
     # A backlog of the moment, say of the last load, is no reason to load.
     problem = replace(problem, slack=1.0)
     lead = max((s for _, _, s in settings.switch_s), default=0.0) + settings.interval_s
-    rate = max(case.forecast.upper, case.forecast.ahead(lead, settings.ahead_quantile))
+    rate = max(case.forecast.upper, case.forecast.ahead(lead))
     tight = replace(problem, rate=rate)
     # Whoever loads a model is missing meanwhile: it must begin while the others can still serve.
     urgent = refuses(_without_one(tight))
@@ -43,7 +44,7 @@ def model_move(
         wish = _wish(easy(problem, case.forecast.mean, settings), settings)
         if wish.direction is Direction.SLOWER and wish.goal is not None:
             # Back only where that carries what may come until there would be time to turn round again.
-            later = case.forecast.ahead(2 * lead, settings.ahead_quantile)
+            later = case.forecast.ahead(2 * lead)
             rate = max(rate, case.forecast.cautious, later)
             if refuses(_holding(replace(problem, rate=rate), wish.goal.workers)):
                 wish = NOTHING

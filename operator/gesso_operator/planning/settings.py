@@ -105,8 +105,6 @@ class Settings:
     """Worth of work done at its worker's assigned level, as a share of the yield at K = 0."""
     slot_s: float = 300.0
     """Length of one slot of the daily shape; a whole number of them makes an hour."""
-    ahead_quantile: float = 0.97
-    """Quantile of the past forecast errors that the mix of models must carry."""
     scale_in_s: float = 300.0
     """Seconds for which fewer workers must have been enough before one goes, where no past days tell what
     comes; where they do, one plan interval.
@@ -158,7 +156,6 @@ class Settings:
             "cautious_quantile",
             "jump_significance",
             "max_utilisation",
-            "ahead_quantile",
         ):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not allowed: between 0 and 1")

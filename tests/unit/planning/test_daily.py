@@ -41,16 +41,12 @@ def test_less_than_a_day_is_no_shape():
     daily = primed(Daily(SLOT), day()[:600], 60.0, 0.0)
     assert not daily.known
     assert daily.foretold(7.0, 36_000.0, 600.0) == 7.0
-    assert daily.stray(36_000.0, 36_300.0, 0.9) == 1.0
 
 
-def test_spikes_do_not_move_the_shape_and_are_remembered_as_strays():
+def test_spikes_do_not_move_the_shape():
     spikes = [d * 1440 + h * 60 + 30 for d in range(3) for h in range(d, 24, 3)]
     plain, spiky = known(), known(spikes=spikes)
     assert np.allclose(plain.shape, spiky.shape, rtol=0.1)
-    before_half = 2 * DAY_S + 5 * 3600 + 29 * 60
-    assert spiky.stray(before_half, before_half + 120, 0.9) > 2.5
-    assert spiky.stray(before_half - 600, before_half - 300, 0.9) < 1.2
 
 
 def test_shape_grows_with_the_day():
@@ -93,4 +89,3 @@ def test_any_count_is_taken_or_left_out(counts):
         daily = counted(daily, arrivals, seconds, end)
     assert math.isfinite(daily.count)
     assert daily.foretold(1.0, 0.0, 600.0) >= 0
-    assert daily.stray(0.0, 600.0, 0.9) >= 0

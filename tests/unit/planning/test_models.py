@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_fleet import A100, CURVES, SETTINGS, FakeFleet
 
 from gesso.profile import Profile
-from gesso_operator.planning import ModelVariant, Reason
+from gesso_operator.planning import ModelVariant, Reason, with_history
 
 LIGHTNING = Profile("A100", 4, 0.0, 0.0, (0.378 / 4,))
 MODELS = replace(
@@ -50,6 +51,18 @@ def test_load_beyond_the_ladder_is_met_at_once_and_a_fallen_one_goes_back_late()
     assert lightning(f) == loaded
     f.run(0.5 * f.full_rate, 60)
     assert lightning(f) < loaded
+
+
+def test_bursts_of_past_days_are_no_reason_to_load_ahead_of_them():
+    """Past days had one every hour, 2.5 times the rate of now for ten minutes, on the half."""
+    f = fleet()
+    rate = 0.9 * f.full_rate
+    minutes = np.arange(3 * 1440)
+    counts = 60 * rate * np.where((minutes % 60 >= 30) & (minutes % 60 < 40), 2.5, 1.0)
+    f.now = 3 * 86_400.0
+    f.state = with_history(f.state, counts.tolist(), 60.0, 0.0)
+    f.run(rate, 4 * 60)
+    assert f.switched == 0
 
 
 def test_worker_on_its_way_is_still_planned_for_and_keeps_its_model():

@@ -21,6 +21,8 @@ FIGURES = (
     "recovery_s",
     "after_loss_violation_ratio",
     "after_loss_relative_quality",
+    "after_loss_bound_violation_ratio",
+    "after_loss_bound_relative_quality",
     "cpu_seconds",
 )
 Row = dict[str, Any]

@@ -16,9 +16,10 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 
-from decisions.bounding import bounds_with_loss
+from decisions.bounding import after_loss
 from decisions.cases import Case
 from gesso_simulator.baselines.static import play
+from gesso_simulator.engine.bounding import bounds_of
 from gesso_simulator.reports.figures import summarise
 from gesso_simulator.reports.result import SERVED, PolicyResult
 from gesso_simulator.scenarios.build import Wishes, build
@@ -80,7 +81,7 @@ def do(task: Task, code: str) -> dict[str, Any]:
     run = scenario_run(task)
     began = time.process_time()
     if task.what == "bounds":
-        found: dict[str, Any] = bounds_with_loss(run)
+        found: dict[str, Any] = {name: asdict(f) for name, f in bounds_of(run).items()}
     else:
         found = figures(play(run, task.what, seed=task.seed), run)
     found |= {
@@ -104,10 +105,7 @@ def figures(result: PolicyResult, run: ScenarioRun) -> dict[str, Any]:
     if run.name.startswith("flash"):
         found["recovery_s"] = recovery_seconds(result, onset_s(run))
     if run.events:
-        lost, back = run.events[0].at_s, max(e.at_s for e in run.events)
-        inside = (result.arrival_s >= lost + 30) & (result.arrival_s < back)
-        found["after_loss_violation_ratio"] = float((result.outcome[inside] != SERVED).mean())
-        found["after_loss_relative_quality"] = float(np.nanmean(result.relative_quality[inside]))
+        found |= asdict(after_loss(result, run))
     return found
 
 

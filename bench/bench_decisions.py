@@ -138,6 +138,8 @@ def _document(
         "days": args.days,
         "seeds": args.seeds,
         "data": sorted({r["origin"] for r in results}),
+        # Fingerprint of the code by case: several where --any-code took older results.
+        "code": {key: sorted({r["code"] for r in results if r["case"] == key}) for key in table},
         "cases": table,
         "checks": [c.as_dict() for c in held],
     }

@@ -66,8 +66,9 @@ class ChoicePolicy:
     #: Quality that refusing an image costs beyond its own, as the planner reckons it. Where seconds are so dear
     #: that refusing is the better trade, the prompts that lose most are refused first.
     refusal_cost: float = 10.0
-    #: Only once the wait takes so much of the time there is: until then the load may be overrated.
-    refusal_from: float = 0.75
+    #: How much more must be lost before a prompt is refused, by the share of its time that is left: an overload
+    #: ends, and what waits then is what was not refused. So the queue fills while the worst are refused.
+    refusal_tilt: float = 2.0
     #: An idle worker whose profile is not proven is tried with a request that would take up to so
     #: many times its deadline: a profile measured at a bad moment must not refuse everyone for
     #: ever.
@@ -157,8 +158,9 @@ def choose(ask: Ask, fleet: FleetView, policy: ChoicePolicy) -> Choice | Refusal
         ):
             in_time = pair
     if in_time is not None and best is not None:
-        late = in_time.finish > policy.refusal_from * limit
-        if late and in_time.utility < -policy.refusal_cost and not ask.accept_late:
+        room = 1.0 - in_time.finish / limit
+        worth = -policy.refusal_cost - policy.refusal_tilt * room
+        if in_time.utility < worth and not ask.accept_late:
             wait = max(policy.retry_after_bounds[0], in_time.start)
             told = "more prompts come than can be served, and others lose less by being served fast"
             return Refusal("overload", told, min(wait, policy.retry_after_bounds[1]))

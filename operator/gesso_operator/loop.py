@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from gesso.api import DiffusionService, ServiceStatus
@@ -26,9 +26,10 @@ from gesso_operator.planning import (
     WorkerView,
     decide,
 )
+from gesso_operator.reports import Merged, latency_p95
 from gesso_operator.status import Tick, build_status
-from gesso_operator.window import Counters, Window
-from gesso_operator.wire import apply_plan_request, router_report, worker_view
+from gesso_operator.window import Window
+from gesso_operator.wire import apply_plan_request, worker_view
 
 
 class ControlLoop:
@@ -52,6 +53,7 @@ class ControlLoop:
         self._log = log
         self._clock = clock
         self._state = PlannerState()
+        self._merged = Merged()
         self._window = Window()
         self._said = ""
         self._wake = asyncio.Event()
@@ -81,16 +83,14 @@ class ControlLoop:
 
     async def tick(self) -> ServiceStatus:
         """One round; gives the status that was written."""
-        members = self._fleet.members()
-        router = self._fleet.router_address
-        await self._clients.keep_only([router, *(m.address for m in members)])
-        report, views = await asyncio.gather(self._clients.report(router), self._views(members))
+        members, routers = self._fleet.members(), self._fleet.routers()
+        await self._clients.keep_only([*routers.values(), *(m.address for m in members)])
+        (replies, error), views = await asyncio.gather(self._reports(routers), self._views(members))
         now = self._clock()
-        error = str(report) if isinstance(report, Failure) else ""
-        seen = None
-        if not isinstance(report, Failure):
-            seen = router_report(report, self._service.ladder)
-            self._window = self._window.add(_counters(report))
+        self._merged = self._merged.keep_only(tuple(routers)).add(replies)
+        seen = None if error else self._merged.report(replies, self._service.ladder)
+        if replies:
+            self._window = self._window.add(self._merged.counters)
         observation = Observation(now, seen, views)
         # The solver would stall the event loop, and with it the supervision of processes.
         began = time.monotonic()
@@ -98,9 +98,11 @@ class ControlLoop:
             decide, observation, self._state, self._settings
         )
         millis = 1000 * (time.monotonic() - began)
+        request = self._request(members, views, decision)
         assigned, applied = await asyncio.gather(
-            self._assign(members, views, decision), self._apply(router, members, views, decision)
+            self._assign(members, views, decision), self._apply(routers, request)
         )
+        await self._fleet.decided(decision, request)
         tick = Tick(
             now_s=now,
             members=members,
@@ -108,7 +110,7 @@ class ControlLoop:
             decision=decision,
             window=self._window,
             solve_millis=millis,
-            latency_p95_s=None if isinstance(report, Failure) else _p95(report),
+            latency_p95_s=latency_p95(tuple(replies.values())),
             router_error=error,
             apply_error=applied,
             assign_errors=tuple(
@@ -120,6 +122,21 @@ class ControlLoop:
         self._tell(tick)
         return self.status
 
+    async def _reports(
+        self, routers: Mapping[str, str]
+    ) -> tuple[dict[str, router_pb2.ReportResponse], str]:
+        """What the routers tell, by name, and why it is not all."""
+        if not routers:
+            return {}, "no router is ready"
+        answers = await asyncio.gather(*(self._clients.report(a) for a in routers.values()))
+        replies, error = {}, ""
+        for name, answer in zip(routers, answers, strict=True):
+            if isinstance(answer, Failure):
+                error = str(answer) if len(routers) == 1 else f"{name}: {answer}"
+            else:
+                replies[name] = answer
+        return replies, error
+
     async def _views(self, members: tuple[Member, ...]) -> tuple[WorkerView, ...]:
         replies = await asyncio.gather(
             *(self._clients.stats(m.address) for m in members if m.serving)
@@ -128,7 +145,8 @@ class ControlLoop:
         views = []
         for member in members:
             reply = answers.get(member.name)
-            views.append(worker_view(member.name, None if isinstance(reply, Failure) else reply))
+            view = worker_view(member.name, None if isinstance(reply, Failure) else reply)
+            views.append(replace(view, starting=True) if member.starting else view)
         return tuple(views)
 
     async def _assign(
@@ -165,21 +183,26 @@ class ControlLoop:
                 )
         return done
 
-    async def _apply(
-        self,
-        router: str,
-        members: tuple[Member, ...],
-        views: tuple[WorkerView, ...],
-        decision: Decision,
-    ) -> str:
-        """Pushes the plan, each time: endpoints may have moved, and a repeated plan changes nothing."""
+    def _request(
+        self, members: tuple[Member, ...], views: tuple[WorkerView, ...], decision: Decision
+    ) -> router_pb2.ApplyPlanRequest | None:
+        """The plan with the workers that serve; None without one."""
         if decision.plan is None:
-            return ""
+            return None
         levels = {w.name: w.skipped_steps or 0 for w in views}
         levels.update(decision.assignment)
-        request = apply_plan_request(decision.plan, (m for m in members if m.serving), levels)
-        reply = await self._clients.apply_plan(router, request)
-        return str(reply) if isinstance(reply, Failure) else ""
+        return apply_plan_request(decision.plan, (m for m in members if m.serving), levels)
+
+    async def _apply(
+        self, routers: Mapping[str, str], request: router_pb2.ApplyPlanRequest | None
+    ) -> str:
+        """Pushes the plan, each time: endpoints may have moved, and a repeated plan changes nothing."""
+        if request is None:
+            return ""
+        replies = await asyncio.gather(
+            *(self._clients.apply_plan(address, request) for address in routers.values())
+        )
+        return next((str(r) for r in replies if isinstance(r, Failure)), "")
 
     def _tell(self, tick: Tick) -> None:
         """One line for each plan and each change of reason; steady ticks and further prices are silent."""
@@ -212,19 +235,3 @@ def _after(views: tuple[WorkerView, ...], assigned: dict[str, int | str]) -> tup
         replace(w, skipped_steps=k) if isinstance(k := assigned.get(w.name), int) else w
         for w in views
     )
-
-
-def _counters(report: router_pb2.ReportResponse) -> Counters:
-    return Counters(
-        at_s=report.at,
-        in_time=report.served_in_slo,
-        late=report.late,
-        shed=report.shed,
-        failed=report.failed,
-        served=sum(report.served_by_level),
-        quality_sum=report.predicted_quality_sum,
-    )
-
-
-def _p95(report: router_pb2.ReportResponse) -> float | None:
-    return report.latency_p95_seconds if report.latency_p95_seconds > 0 else None

@@ -8,25 +8,7 @@ from gesso.plan import Plan
 from gesso.profile import Profile
 from gesso.rpc.v1 import router_pb2, worker_pb2
 from gesso_operator.fleet import Member
-from gesso_operator.planning import ClassCount, RouterReport, WorkerView
-
-
-def router_report(reply: router_pb2.ReportResponse, ladder: tuple[int, ...]) -> RouterReport:
-    """The planner's view of a `Report`; curves of another ladder than the service's are left empty."""
-    same = tuple(reply.skipped_steps) == ladder
-    return RouterReport(
-        at_s=reply.at,
-        uptime_s=reply.uptime_seconds,
-        offered=reply.offered,
-        classes=tuple(
-            ClassCount(c.name, c.arrivals, tuple(c.quality) if same else ()) for c in reply.classes
-        ),
-        backlog_s=reply.backlog_seconds,
-        plan_revision=reply.plan_revision,
-        optimal_levels=tuple(zip(reply.skipped_steps, reply.optimal_by_level, strict=False))
-        if same
-        else (),
-    )
+from gesso_operator.planning import WorkerView
 
 
 def worker_view(name: str, reply: worker_pb2.StatsResponse | None) -> WorkerView:

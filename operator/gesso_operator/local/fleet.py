@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 
 from gesso.api import DiffusionService, ServiceStatus
 from gesso.api.local_state import Child, StateDir
+from gesso.rpc.v1 import router_pb2
 from gesso_operator.clients import Clients
 from gesso_operator.fleet import Member
 from gesso_operator.local.ports import free_port
 from gesso_operator.local.process import STOP_SECONDS, ManagedProcess, StartError
 from gesso_operator.local.restarts import RestartPolicy
 from gesso_operator.logs import Log
+from gesso_operator.planning import Decision
 
 HOST = "127.0.0.1"
 WORKER_MODULE = "gesso_worker.server"
@@ -105,6 +107,13 @@ class LocalFleet:
     def router_address(self) -> str:
         """host:port of the router's gRPC server."""
         return self._router_address
+
+    def routers(self) -> Mapping[str, str]:
+        """The one router."""
+        return {"router": self._router_address}
+
+    async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
+        """Nothing: the router keeps its plan itself, and the number of processes is fixed."""
 
     def members(self) -> tuple[Member, ...]:
         """The workers as they are now."""

@@ -51,6 +51,7 @@ def adopt(
         models=tuple(sorted({**dict(state.models), **models}.items()))
         if case.settings.models
         else (),
+        asked=case.settings.asked,
         rate=case.forecast.mean if mix_changed else state.rate,
         rate_count=(state.forecast.count if case.settled else 0.0)
         if mix_changed

@@ -30,7 +30,8 @@ class PlannerState:
 
     `plan` is the last plan made, `base` the plan in force where plans are not acted on, `levels` and `models`
     the level and the model last given to each worker by name (also of workers that are away), `rate` the
-    mean rate when the mix last changed, `baseline` what another policy remembers.
+    mean rate when the mix last changed, `asked` what the user asked for then (see `Settings.asked`), `baseline`
+    what another policy remembers.
     """
 
     plan: Plan | None = None
@@ -44,6 +45,7 @@ class PlannerState:
     profiles: tuple[tuple[tuple[str, str], Profile], ...] = ()
     rate: float = 0.0
     rate_count: float = 0.0
+    asked: tuple[tuple[str, object], ...] = ()
     baseline: Any | None = None
 
 
@@ -108,6 +110,21 @@ class Case:
         # The first report counts, too, though it tells no rate.
         return len(self.state.forecast.recent) + 1 >= self.settings.memory_plans
 
+    @cached_property
+    def spec_changes(self) -> tuple[str, ...]:
+        """What the user asks for otherwise than when the plan was made, as `path old to new`."""
+        before = dict(self.state.asked)
+        return tuple(
+            f"{path} {_text(before[path])} to {_text(value)}"
+            for path, value in self.settings.asked
+            if path in before and before[path] != value
+        )
+
+    @property
+    def made_for_other(self) -> bool:
+        """Whether the plan was made for another fleet, or for another spec."""
+        return self.fleet_changed or bool(self.spec_changes)
+
     @property
     def fleet_changed(self) -> bool:
         """Whether there are other workers than the plan knows, or some without a level."""
@@ -150,6 +167,12 @@ def case_of(observation: Observation, state: PlannerState, settings: Settings) -
         views=observation.workers,
         revision=_revision(observation, state),
     )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _key(item: tuple[tuple[str, str], Profile]) -> tuple[str, str]:

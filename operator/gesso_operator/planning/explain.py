@@ -20,6 +20,7 @@ class Reason(StrEnum):
     SLO_UNREACHABLE = "SLOUnreachable"
     REBALANCED = "Rebalanced"
     FLEET_CHANGED = "FleetChanged"
+    SPEC_CHANGED = "SpecChanged"
     PRICE_UPDATED = "PriceUpdated"
     FIXED_POLICY = "FixedPolicy"
     MODEL_SWITCH = "ModelSwitch"

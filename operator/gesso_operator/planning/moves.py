@@ -74,8 +74,10 @@ def _levels(
     hysteresis, granted = gate.ask(
         state.hysteresis, wish.granted_way, case.forecast.jumped, settings
     )
+    # A new spec is no noise: what it asks for is given at once.
+    granted = granted or (bool(case.spec_changes) and wish.goal is not None)
     chosen = wish.goal if granted and wish.goal is not None else wish.stay
-    if chosen is None and case.fleet_changed:
+    if chosen is None and case.made_for_other:
         chosen = held(_costed(case, instance.problem, pool), settings.solver_limit_s)
     d = replace(
         d,
@@ -99,14 +101,17 @@ def _levels(
     serving = _serving(case, instance.problem)
     prices = priced(serving, pool, dict(case.state.profiles), case.forecast.mean, case.settings)
     tail = f"{explain.quality_text(d)}{explain.shed_text(d)}{_doubt(case, instance.unreachable)}"
-    if (granted or case.fleet_changed) and chosen is not None:
+    if (granted or case.made_for_other) and chosen is not None:
         models, levels = placed(case.members, case.devices, settings.variants, chosen.workers)
-        if not granted:
+        if case.spec_changes:
+            reason = Reason.SPEC_CHANGED
+        elif not granted:
             reason = Reason.FLEET_CHANGED
         after = _by_variant(chosen.workers)
         texts = [explain.mix_text(settings.variants, m) for m in (d.current, after)]
         move = f"mix {texts[0]} to {texts[1]}" if after != d.current else f"mix {texts[1]} stays"
-        message = f"{explain.load_text(d)}: {move}{tail}"
+        told = "".join(f"{change}; " for change in case.spec_changes)
+        message = f"{told}{explain.load_text(d)}: {move}{tail}"
         return adopt(case, models, levels, pool.served, prices, reason, message, d)
     if repriced(state.plan, prices, settings):
         models, levels = keep(case)
@@ -130,7 +135,7 @@ def _level_wish(case: Case, instance: Instance, pool: Pooled) -> Wish:
     settings = case.settings
     # A mix made on little data may skip steps that a calm load has no need of: that is looked at again.
     idling = pool.price <= 0 and _skipping(case)
-    if not (case.fleet_changed or idling or _demand_moved(case)):
+    if not (case.made_for_other or idling or _demand_moved(case)):
         return NOTHING
     wish = _level_try(case, instance.problem, pool, settings.level_band)
     idle = False
@@ -156,10 +161,10 @@ def _skipping(case: Case) -> bool:
 def _level_try(case: Case, problem: Problem, pool: Pooled, band: float) -> Wish:
     settings = case.settings
     size = sum(map(sum, problem.held))
-    if not case.fleet_changed and _misfit(problem, pool) < max(band * size, 0.5):
+    if not case.made_for_other and _misfit(problem, pool) < max(band * size, 0.5):
         return NOTHING
     leaning = _leaning(problem, pool)
-    if leaning is not Direction.NONE and not case.fleet_changed and not _due(case, leaning):
+    if leaning is not Direction.NONE and not case.made_for_other and not _due(case, leaning):
         # There is no need to solve for what is not granted yet.
         return Wish(leaning, None, None, gate.Verdict(True, math.inf, "not weighed yet"))
     problem = _costed(case, problem, pool)

@@ -194,6 +194,18 @@ class Settings:
         )
 
     @cached_property
+    def asked(self) -> tuple[tuple[str, object], ...]:
+        """What the user asks for and a plan depends on, by path: one made for something else is made anew."""
+        return (
+            ("spec.slo.latencySeconds", self.latency_s),
+            ("spec.slo.attainment", self.attainment),
+            ("spec.slo.minRelativeQuality", self.min_quality),
+            ("spec.variants", tuple(f"{m}/{k}" if m else str(k) for m, k in self.variants)),
+            ("spec.scheduling.policy", self.policy),
+            ("spec.workers.maxBatch", self.max_batch),
+        )
+
+    @cached_property
     def variants(self) -> tuple[tuple[str, int], ...]:
         """(model, K): the ladder of the service's own model (the empty name) first, then each other model
         in full.

@@ -49,11 +49,17 @@ class Router(router_pb2_grpc.RouterControlServicer):
 
 class Fleet:
     def __init__(self):
-        self.router_address, self.list, self.statuses = "", [], []
+        self.router_address, self.list, self.statuses, self.decisions = "", [], [], []
         self.written = asyncio.Event()
 
     def members(self):
         return tuple(self.list)
+
+    def routers(self):
+        return {"router": self.router_address}
+
+    async def decided(self, decision, plan):
+        self.decisions.append((decision, plan))
 
     async def write(self, status):
         self.statuses.append(status)

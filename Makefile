@@ -16,7 +16,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test check lint types contracts unit format stubs stubs-check bench clean
+.PHONY: help setup demo test check lint types contracts unit format stubs stubs-check crds crds-check bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -44,11 +44,11 @@ demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and s
 	@$(BIN)/gesso demo
 
 test: $(VENV)/.ready ## every check and every test
-	@$(MAKE) --no-print-directory lint types contracts stubs-check
+	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check
 	@echo "[test] unit and integration tests"
 	@$(BIN)/pytest -q
 
-check: $(VENV)/.ready lint types contracts stubs-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
+check: $(VENV)/.ready lint types contracts stubs-check crds-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
 
 lint: $(VENV)/.ready
 	@echo "[check] format and lint"
@@ -78,6 +78,17 @@ stubs-check: $(VENV)/.ready
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && cd common \
 	  && ../$(BIN)/python -m grpc_tools.protoc -I. $(call protoc_outs,"$$out") $(PROTOS:common/%=%) \
 	  && for f in $$(cd "$$out" && find . -name '*.py*'); do cmp "$$out/$$f" "$$f" || { echo "stale stubs: run make stubs"; exit 1; }; done
+
+crds: $(VENV)/.ready ## the CRD and its reference, from the typed model
+	@mkdir -p crds docs/reference
+	@$(BIN)/python -m gesso.api.crd > crds/gesso.dev_diffusionservices.yaml
+	@$(BIN)/python -m gesso.api.crd_reference > docs/reference/diffusionservice.md
+
+crds-check: $(VENV)/.ready
+	@echo "[check] the CRD and its reference are current"
+	@$(BIN)/python -m gesso.api.crd | cmp -s - crds/gesso.dev_diffusionservices.yaml \
+	  && $(BIN)/python -m gesso.api.crd_reference | cmp -s - docs/reference/diffusionservice.md \
+	  || { echo "stale: run make crds"; exit 1; }
 
 bench: $(VENV)/.ready ## every benchmark, but the table of quality, which takes hours of CPU
 	@for f in $(filter-out bench/bench_quality_table.py,$(wildcard bench/bench_*.py)); do $(BIN)/python $$f; done

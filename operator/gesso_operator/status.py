@@ -76,19 +76,21 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
     levels = Counter(w.skipped_steps for w in tick.workers if w.ready)
     plan, history = _history(before, tick)
     wanted = tick.decision.wanted
+    ready_workers = sum(1 for w in tick.workers if w.ready)
     return ServiceStatus(
         observed_generation=generation,
         observed_at=now,
         conditions=tuple(conditions.values()),
         mix=",".join(f"{k}:{levels[k]}" for k in sorted(k for k in levels if k is not None)),
         desired_mix=wanted.mix_text if wanted else "",
-        slo=SloStatus(attainment=tick.window.attainment, latency_p95_seconds=tick.latency_p95_s),
-        quality=tick.window.quality,
+        slo=_slo_status(tick),
+        quality=_rounded(tick.window.quality),
         plan=plan,
         plan_history=history,
         workers=WorkersStatus(
             desired=len(tick.members),
-            ready=sum(1 for w in tick.workers if w.ready),
+            ready=ready_workers,
+            summary=f"{ready_workers}/{len(tick.members)}",
             members=tuple(
                 WorkerStatus(
                     name=m.name,
@@ -104,10 +106,26 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
     )
 
 
+def _slo_status(tick: Tick) -> SloStatus:
+    attainment = _rounded(tick.window.attainment)
+    return SloStatus(
+        attainment=attainment,
+        summary="" if attainment is None else f"{attainment:.1%}",
+        latency_p95_seconds=_rounded(tick.latency_p95_s),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    """To a thousandth: what differs by less is not worth a write."""
+    return None if value is None else round(value, 3)
+
+
 def _workers(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
     ready = sum(1 for w in tick.workers if w.ready)
     text = f"{ready} of {len(tick.members)} workers are ready"
-    if ready >= service.spec.workers.min:
+    if not service.spec.workers.most:
+        return "False", "Stopped", "spec.workers.replicas is 0: the fleet is stopped"
+    if ready >= service.spec.workers.least:
         if tick.assign_errors:
             return "True", "AssignFailed", f"{text}; {tick.assign_errors[0]}"
         return "True", "WorkersServe", text

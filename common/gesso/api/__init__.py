@@ -1,18 +1,16 @@
 """The DiffusionService as typed Python: read it with `load_service`, a bad one raises `SpecError`."""
 
 from gesso.api.base import API_VERSION, KIND
-from gesso.api.loading import Fault, SpecError, load_service, parse_service
+from gesso.api.fleet import RouterSpec, WorkersSpec
+from gesso.api.loading import Fault, SpecError, load_service, parse_service, service_of
+from gesso.api.model import ModelSpec, VariantSpec
 from gesso.api.service import (
     CacheSpec,
     DiffusionService,
     Metadata,
-    ModelSpec,
-    RouterSpec,
     SchedulingSpec,
     ServiceSpec,
     SloSpec,
-    VariantSpec,
-    WorkersSpec,
 )
 from gesso.api.status import (
     PLAN_HISTORY,
@@ -55,5 +53,6 @@ __all__ = [
     "WorkersStatus",
     "load_service",
     "parse_service",
+    "service_of",
     "transition",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 GROUP = "gesso.dev"
 VERSION = "v1alpha1"
@@ -29,3 +30,15 @@ class ApiModel(BaseModel):
         extra="forbid",
         use_attribute_docstrings=False,
     )
+
+
+def fault(allowed: str, value: object) -> PydanticCustomError:
+    """A value that is not allowed: what is."""
+    return PydanticCustomError(
+        "not_allowed", "{allowed}", {"allowed": allowed, "value": str(value)}
+    )
+
+
+def detail(loc: tuple[int | str, ...], allowed: str, value: object) -> InitErrorDetails:
+    """The same at a place, for faults across fields."""
+    return InitErrorDetails(type=fault(allowed, value), loc=loc, input=value)

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gesso.api.base import KIND
+from gesso.api.pods import QUANTITY_PATTERN
 from gesso.api.service import DiffusionService
 
 LARGEST_FILE_BYTES = 1 << 20
 _LONGEST_VALUE = 80
+_METADATA = ("name", "namespace", "labels", "annotations", "generation")
 
 _TYPES = {
     "bool_type": "true or false",
@@ -95,6 +97,21 @@ def parse_service(text: str, origin: str = "") -> DiffusionService:
     document = documents[0]
     if not isinstance(document, dict):
         raise _whole(origin, f"holds {_show(document)}: a mapping with kind: {KIND} is needed")
+    return _validated(document, origin)
+
+
+def service_of(body: Mapping[str, Any]) -> DiffusionService:
+    """A DiffusionService as the API server gives it: its own metadata and the status are left aside.
+
+    Raises SpecError with all faults found: an object may be older than the rules that it would be refused by.
+    """
+    meta = body.get("metadata") or {}
+    kept = {k: meta[k] for k in _METADATA if k in meta}
+    document = {k: body[k] for k in ("apiVersion", "kind", "spec") if k in body}
+    return _validated({**document, "metadata": kept}, "")
+
+
+def _validated(document: Mapping[str, Any], origin: str) -> DiffusionService:
     missing = [Fault(f, "missing: required") for f in ("apiVersion", "kind") if f not in document]
     try:
         # By way of JSON, so that types are checked as the Kubernetes API server checks them.
@@ -175,7 +192,9 @@ def _allowed(error: ErrorDetails) -> str:
         "too_short": f"at least {ctx.get('min_length')} of them",
         "too_long": f"at most {ctx.get('max_length')} of them",
         "string_too_short": "not empty",
-        "string_pattern_mismatch": "a DNS label: a-z, 0-9 and -, at most 63 characters",
+        "string_pattern_mismatch": "a quantity such as 500m, 2 or 1.5Gi"
+        if ctx.get("pattern") == QUANTITY_PATTERN
+        else "a DNS label: a-z, 0-9 and -, at most 63 characters",
         "not_allowed": str(ctx.get("allowed")),
     }
     if kind in by_kind:

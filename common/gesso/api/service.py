@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from gesso.api.base import ApiModel, DnsLabel, Share
+from gesso.api.base import ApiModel, DnsLabel, Share, detail, fault
+from gesso.api.fleet import DEFAULT_EMBEDDING, RouterSpec, WorkersSpec
+from gesso.api.model import ModelSpec, VariantSpec
+from gesso.api.pods import INT_OR_STRING
 from gesso.api.quantity import parse_bytes
 from gesso.api.status import ServiceStatus
 from gesso.builtin import TINY_CLIP, TINY_SDXL
 
-DEFAULT_EMBEDDING = "hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K"
-DEFAULT_LADDER = (0, 5, 10, 15, 20, 25)
+#: No device known takes less for a denoising step: a deadline below it is a slip of the pen.
+LEAST_STEP_SECONDS = 0.001
 
 #: How levels and workers are chosen, see `SchedulingSpec.policy`.
 Policy = Literal[
@@ -28,66 +30,6 @@ Policy = Literal[
     "RoundRobin",
     "LeastOutstanding",
 ]
-
-Pixels = Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
-
-
-class ModelSpec(ApiModel):
-    """The diffusion model that every worker holds, and how it is run."""
-
-    source: str = Field(
-        min_length=1,
-        description="Where the model lies: `builtin://tiny-sdxl`, a folder in diffusers' layout, or a "
-        "Hugging Face hub id such as `stabilityai/stable-diffusion-xl-base-1.0`.",
-    )
-    steps: int = Field(
-        default=50, ge=1, le=1000, description="Denoising steps of a full generation (K = 0)."
-    )
-    width: Pixels = Field(
-        default=1024, description="Width of the images in pixels, a multiple of 8."
-    )
-    height: Pixels = Field(
-        default=1024, description="Height of the images in pixels, a multiple of 8."
-    )
-    guidance_scale: float = Field(
-        default=5.0,
-        ge=0,
-        le=50,
-        allow_inf_nan=False,
-        description="Classifier-free guidance scale of requests that name none; 1 and below turn "
-        "guidance off.",
-    )
-    scheduler: Literal["Euler", "DDIM"] = Field(
-        default="Euler", description="Sampler: `Euler` (EulerDiscreteScheduler) or `DDIM`."
-    )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float16",
-        description="Number type of the weights in memory; `float32` on a CPU.",
-    )
-
-
-class VariantSpec(ApiModel):
-    """One way to run the model: a ladder of skipped steps."""
-
-    name: DnsLabel = Field(
-        default="default", description="Name of the variant, a DNS label: a-z, 0-9 and `-`."
-    )
-    skipped_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=DEFAULT_LADDER,
-        min_length=1,
-        max_length=32,
-        description="The levels: how many denoising steps K may be skipped, ascending, starting with "
-        "0 and each below `spec.model.steps`. Latents are cached at each of them.",
-    )
-
-    @field_validator("skipped_steps")
-    @classmethod
-    def _ladder(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
-        if levels[0] != 0:
-            raise _fault("the first level is 0 (full generation)", levels)
-        if list(levels) != sorted(set(levels)):
-            raise _fault("ascending, each level once", levels)
-        return levels
 
 
 class SloSpec(ApiModel):
@@ -110,16 +52,6 @@ class SloSpec(ApiModel):
         default=0.9,
         description="Floor for a prompt's predicted quality relative to the same prompt at K = 0: a "
         "level that falls below it for a prompt is not used for that prompt.",
-    )
-
-
-class WorkersSpec(ApiModel):
-    """The fleet."""
-
-    min: int = Field(default=1, ge=1, le=4096, description="Fewest workers.")
-    max: int = Field(ge=1, le=4096, description="Most workers; at least `min`.")
-    max_batch: int = Field(
-        default=8, ge=1, le=64, description="Most requests in one worker's denoising batch."
     )
 
 
@@ -155,6 +87,8 @@ class CacheSpec(ApiModel):
 
     capacity: str = Field(
         default="1Gi",
+        max_length=64,
+        json_schema_extra=INT_OR_STRING,
         description="Bytes of latents that each worker keeps, as a quantity: `256Mi`.",
     )
     isolation: Literal["Tenant", "Shared"] = Field(
@@ -174,31 +108,13 @@ class CacheSpec(ApiModel):
         try:
             parse_bytes(value)
         except ValueError as error:
-            raise _fault(str(error), value) from None
+            raise fault(str(error), value) from None
         return value
 
     @property
     def capacity_bytes(self) -> int:
         """`capacity` in bytes."""
         return parse_bytes(self.capacity)
-
-
-class RouterSpec(ApiModel):
-    """The part that takes requests in."""
-
-    replicas: int = Field(default=1, ge=1, le=64, description="Router processes.")
-    max_queue: int = Field(
-        default=256,
-        ge=1,
-        le=100_000,
-        description="Most accepted requests without an image yet, for each router; more are refused.",
-    )
-    embedding: str = Field(
-        default="",
-        description="open_clip model that embeds prompts: `builtin://tiny-clip`, a folder, or a hub id "
-        "`hf-hub:...`. Empty: `builtin://tiny-clip` for `builtin://tiny-sdxl`, else "
-        f"`{DEFAULT_EMBEDDING}`.",
-    )
 
 
 class ServiceSpec(ApiModel):
@@ -220,11 +136,16 @@ class ServiceSpec(ApiModel):
         default=CacheSpec(), description="The cache of intermediate latents in each worker."
     )
     router: RouterSpec = Field(default=RouterSpec(), description="The part that takes requests in.")
+    network_policy: bool = Field(
+        default=False,
+        description="Whether NetworkPolicies let only the service's own pods and the operator talk to workers, "
+        "and only the operator to the routers' control. Needs a network plugin that enforces them.",
+    )
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
         faults = [
-            _detail(
+            detail(
                 ("variants", v, "skippedSteps", i),
                 f"0 or more and less than spec.model.steps ({self.model.steps})",
                 level,
@@ -235,7 +156,19 @@ class ServiceSpec(ApiModel):
         ]
         if self.workers.max < self.workers.min:
             allowed = f"at least spec.workers.min ({self.workers.min})"
-            faults.append(_detail(("workers", "max"), allowed, self.workers.max))
+            faults.append(detail(("workers", "max"), allowed, self.workers.max))
+        replicas = self.workers.replicas
+        if replicas is not None and replicas > self.workers.max:
+            allowed = f"at most spec.workers.max ({self.workers.max})"
+            faults.append(detail(("workers", "replicas"), allowed, replicas))
+        left = self.model.steps - self.variants[0].skipped_steps[-1]
+        fastest = LEAST_STEP_SECONDS * left
+        if left > 0 and self.slo.latency_seconds < fastest:
+            allowed = (
+                f"at least {fastest:g}, a millisecond for each of the {left} steps that the largest "
+                "level leaves"
+            )
+            faults.append(detail(("slo", "latencySeconds"), allowed, self.slo.latency_seconds))
         if faults:
             raise ValidationError.from_exception_data(type(self).__name__, faults)
         if not self.router.embedding:
@@ -284,13 +217,3 @@ class DiffusionService(ApiModel):
     def ladder(self) -> tuple[int, ...]:
         """The levels K of the default variant, ascending from 0."""
         return self.spec.variants[0].skipped_steps
-
-
-def _fault(allowed: str, value: object) -> PydanticCustomError:
-    return PydanticCustomError(
-        "not_allowed", "{allowed}", {"allowed": allowed, "value": str(value)}
-    )
-
-
-def _detail(loc: tuple[int | str, ...], allowed: str, value: object) -> InitErrorDetails:
-    return InitErrorDetails(type=_fault(allowed, value), loc=loc, input=value)

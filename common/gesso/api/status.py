@@ -55,6 +55,9 @@ class SloStatus(ApiModel):
     attainment: Share | None = Field(
         default=None, description="Share of the requests served in time, over the last minute."
     )
+    summary: str = Field(
+        default="", description="The attainment as `98.7%`, for the column of `kubectl get`."
+    )
     latency_p95_seconds: float | None = Field(
         default=None, ge=0, description="95th percentile of the latency over the last minute."
     )
@@ -93,6 +96,9 @@ class WorkersStatus(ApiModel):
 
     desired: int = Field(default=0, ge=0, description="Workers that should run.")
     ready: int = Field(default=0, ge=0, description="Workers that serve.")
+    summary: str = Field(
+        default="", description="Ready of desired as `2/3`, for the column of `kubectl get`."
+    )
     members: tuple[WorkerStatus, ...] = Field(
         default=(), description="The workers, where they are few (a local fleet)."
     )
@@ -119,6 +125,12 @@ class ServiceStatus(ApiModel):
         default=(), max_length=PLAN_HISTORY, description="The last plans, newest first."
     )
     workers: WorkersStatus = Field(default=WorkersStatus(), description="The fleet.")
+    replicas: int = Field(
+        default=0, ge=0, description="Worker pods that exist, for `kubectl scale`."
+    )
+    selector: str = Field(
+        default="", description="Labels of the worker pods, for whoever scales by their metrics."
+    )
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of that type, or None."""

@@ -108,9 +108,9 @@ def validate(file: Annotated[Path, typer.Argument(help="A DiffusionService in YA
     service = lifecycle.read_service(file)
     spec = service.spec
     workers = (
-        f"{spec.workers.min}"
-        if spec.workers.min == spec.workers.max
-        else (f"{spec.workers.min} to {spec.workers.max}")
+        f"{spec.workers.least} to {spec.workers.most}"
+        if spec.workers.elastic
+        else f"{spec.workers.least}"
     )
     say(
         f"{file}: valid: {service.name} serves {spec.model.source} with {workers} workers at "

@@ -107,7 +107,7 @@ def run(service: DiffusionService, asked: Question) -> None:
     except ValueError as error:
         raise CliError(str(error), EXIT_USAGE) from None
     workers = service.spec.workers
-    fleet = fleet_of(settings, profile, prompts.classes, others, workers.min, workers.max)
+    fleet = fleet_of(settings, profile, prompts.classes, others, workers.least, workers.most)
     rows = _swept(fleet, mix) if asked.sweep else [plan_at(fleet, rate or 0.0, mix)]
     if asked.as_json:
         shown = [asdict(row) for row in rows]

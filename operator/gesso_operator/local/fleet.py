@@ -92,7 +92,7 @@ class LocalFleet:
             policy,
             self._changed,
         )
-        count = service.spec.workers.min
+        count = service.spec.workers.least
         self.workers = tuple(worker(f"worker-{i}") for i in range(count))
 
     def _changed(self) -> None:

@@ -179,9 +179,11 @@ class Settings:
             raise ValueError(f"workers_min: {low} is not allowed: 1 to workers_max ({high})")
 
     @classmethod
-    def of(cls, service: DiffusionService) -> Settings:
-        """The settings that a DiffusionService asks for."""
+    def of(cls, service: DiffusionService, elastic: bool = False) -> Settings:
+        """The settings that a DiffusionService asks for; `elastic` where workers can be had and let go."""
         spec = service.spec
+        workers = spec.workers
+        elastic = elastic and workers.elastic
         return cls(
             ladder=service.ladder,
             latency_s=spec.slo.latency_seconds,
@@ -190,7 +192,14 @@ class Settings:
             interval_s=spec.scheduling.plan_interval_seconds,
             policy=spec.scheduling.policy,
             mode=spec.scheduling.mode,
-            max_batch=spec.workers.max_batch,
+            max_batch=workers.max_batch,
+            workers_min=workers.least if elastic else None,
+            workers_max=workers.most if elastic else None,
+            start_s=workers.start_seconds if elastic else 0.0,
+            worker_hour_cost=workers.cost_per_hour if elastic else 0.0,
+            quality_target=workers.target_relative_quality
+            if elastic and not workers.cost_per_hour
+            else None,
         )
 
     @cached_property

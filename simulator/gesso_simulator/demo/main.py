@@ -95,7 +95,7 @@ async def _demo(settings: Settings, console: Console) -> int:
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     service = load_service(settings.service)
-    workers = service.spec.workers.max
+    workers = service.spec.workers.least
     rng = np.random.default_rng(settings.seed)
     stream = prompts(SessionMix(), rng)
     history = requests([0.0] * 2000, stream, rng)

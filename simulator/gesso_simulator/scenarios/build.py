@@ -39,8 +39,6 @@ from gesso_simulator.scenarios.spec import (
 
 DEFAULT_SLO = "5x"
 LOST_SECONDS = 20 * 60.0
-#: Seconds that a worker takes to start where only a service file says that the fleet may grow. Assumed.
-START_SECONDS = 180.0
 _SLO = re.compile(r"(\d+\.?\d*|\.\d+)(x|s)?")
 
 #: Unit vectors (p, d) of prompts.
@@ -185,7 +183,7 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
             step_seconds=tuple(s / fleets.SLOW_SPEED for s in own.step_seconds),
         )
         classes.append(fleets.device_class(slow, what.family))
-    count = wish.workers or (spec.workers.max if spec else what.workers)
+    count = wish.workers or (spec.workers.most if spec else what.workers)
     workers = fleets.fleet(count, tuple(classes))
     prompts = _prompts(wish, source, steps, seed)
     ladder = prompts.predictor.ladder
@@ -200,7 +198,7 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
         quality, predicted = np.hstack([quality, same]), np.hstack([predicted, same])
     elastic = None
     if what.elastic:
-        least = spec.workers.min if spec else what.elastic.least
+        least = spec.workers.least if spec else what.elastic.least
         elastic = Elastic(
             min(least, count),
             count,
@@ -208,11 +206,14 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
             what.elastic.start_seconds,
             what.elastic.least_mean_quality,
         )
-    elif spec and wish.workers is None and spec.workers.min < spec.workers.max:
+    elif spec and wish.workers is None and spec.workers.elastic:
         elastic = Elastic(
-            spec.workers.min, count, count, START_SECONDS, spec.slo.min_relative_quality
+            spec.workers.least,
+            count,
+            count,
+            spec.workers.start_seconds,
+            spec.workers.target_relative_quality,
         )
-        notes += (f"a worker takes {START_SECONDS:g} s to start (assumed)",)
     attainment = what.elastic.attainment if what.elastic else ScenarioRun.attainment
     default_slo = f"{spec.slo.latency_seconds}s" if spec else DEFAULT_SLO
     jitter = fleets.jitter_of(own.p95_ratio) if own.p95_ratio > 1 else fleets.JITTER

@@ -32,7 +32,7 @@ def test_sample_is_what_the_tiny_model_needs():
     assert (spec.model.steps, spec.model.width, spec.model.guidance_scale) == (50, 64, 2.0)
     assert spec.cache.capacity_bytes == 128 * 2**20
     assert spec.router.embedding == "builtin://tiny-clip"
-    assert (spec.workers.min, spec.workers.max) == (2, 2)
+    assert (spec.workers.replicas, spec.workers.min, spec.workers.max) == (2, 1, 4)
 
 
 def test_defaults_fill_what_is_left_out():
@@ -82,11 +82,32 @@ FAULTS = {
         "spec.variants[0].skippedSteps: [] is not allowed: at least 1",
     ),
     "min above max": (
-        "max: 2",
-        "max: 1",
-        "spec.workers.max: 1 is not allowed: at least spec.workers.min (2)",
+        "min: 1",
+        "min: 5",
+        "spec.workers.max: 4 is not allowed: at least spec.workers.min (5)",
     ),
-    "no workers": ("min: 2", "min: 0", "spec.workers.min: 0 is not allowed: at least 1"),
+    "more workers than the most": (
+        "replicas: 2",
+        "replicas: 5",
+        "spec.workers.replicas: 5 is not allowed: at most spec.workers.max (4)",
+    ),
+    "deadline below what is left to do": (
+        "latencySeconds: 4",
+        "latencySeconds: 0.02",
+        "spec.slo.latencySeconds: 0.02 is not allowed: at least 0.025, a millisecond for each of the 25 steps "
+        "that the largest level leaves",
+    ),
+    "claim in capitals": (
+        "builtin://tiny-sdxl",
+        "pvc://Models/sdxl",
+        "spec.model.source: 'pvc://Models/sdxl' is not allowed: pvc://CLAIM or pvc://CLAIM/FOLDER",
+    ),
+    "no quantity": (
+        "maxBatch: 8",
+        "maxBatch: 8\n    resources: {limits: {cpu: many}}",
+        "spec.workers.resources.limits.cpu: 'many' is not allowed: a quantity such as",
+    ),
+    "no workers": ("min: 1", "min: 0", "spec.workers.min: 0 is not allowed: at least 1"),
     "deadline of zero": (
         "latencySeconds: 4",
         "latencySeconds: 0",

@@ -48,7 +48,7 @@ def test_validate_tells_what_is_served(monkeypatch, capsys):
 
 def test_validate_tells_each_fault_in_a_line(monkeypatch, capsys, tmp_path):
     bad = tmp_path / "bad.yaml"
-    bad.write_text(SAMPLE.read_text().replace("25]", "50]").replace("max: 2", "max: 1"))
+    bad.write_text(SAMPLE.read_text().replace("25]", "50]").replace("min: 1", "min: 5"))
     code, out, err = run(monkeypatch, capsys, "validate", str(bad))
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 2

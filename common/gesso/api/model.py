@@ -1,0 +1,98 @@
+"""What is served: the model, and the levels at which it runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from gesso.api.base import ApiModel, DnsLabel, fault
+from gesso.api.pods import SecretKey, Storage
+
+DEFAULT_LADDER = (0, 5, 10, 15, 20, 25)
+PVC_PATTERN = r"^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(/.*)?$"
+
+Pixels = Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
+
+
+class ModelSpec(ApiModel):
+    """The diffusion model that every worker holds, and how it is run."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Where the model lies: `builtin://tiny-sdxl`, a folder in diffusers' layout, a Hugging "
+        "Face hub id such as `stabilityai/stable-diffusion-xl-base-1.0`, or `pvc://CLAIM/FOLDER` in a "
+        "volume of the namespace.",
+    )
+    steps: int = Field(
+        default=50, ge=1, le=1000, description="Denoising steps of a full generation (K = 0)."
+    )
+    width: Pixels = Field(
+        default=1024, description="Width of the images in pixels, a multiple of 8."
+    )
+    height: Pixels = Field(
+        default=1024, description="Height of the images in pixels, a multiple of 8."
+    )
+    guidance_scale: float = Field(
+        default=5.0,
+        ge=0,
+        le=50,
+        allow_inf_nan=False,
+        description="Classifier-free guidance scale of requests that name none; 1 and below turn "
+        "guidance off.",
+    )
+    scheduler: Literal["Euler", "DDIM"] = Field(
+        default="Euler", description="Sampler: `Euler` (EulerDiscreteScheduler) or `DDIM`."
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float16",
+        description="Number type of the weights in memory; `float32` on a CPU.",
+    )
+    allow_replace: bool = Field(
+        default=False,
+        description="Whether `source` may change: every latent in the caches is of no use afterwards, so that "
+        "the fleet serves in full until they fill again.",
+    )
+    token_secret: SecretKey | None = Field(
+        default=None,
+        description="Secret with a Hugging Face token, for models that ask for one; workers and routers get "
+        "it as HF_TOKEN.",
+    )
+    storage: Storage | None = Field(
+        default=None,
+        description="A volume for each worker that keeps downloaded weights, so that a restarted pod need "
+        "not fetch them again.",
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _pvc(cls, value: str) -> str:
+        if value.startswith("pvc://") and not re.match(PVC_PATTERN, value):
+            raise fault("pvc://CLAIM or pvc://CLAIM/FOLDER, the claim's name in lower case", value)
+        return value
+
+
+class VariantSpec(ApiModel):
+    """One way to run the model: a ladder of skipped steps."""
+
+    name: DnsLabel = Field(
+        default="default", description="Name of the variant, a DNS label: a-z, 0-9 and `-`."
+    )
+    skipped_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=DEFAULT_LADDER,
+        min_length=1,
+        max_length=32,
+        description="The levels: how many denoising steps K may be skipped, ascending, starting with "
+        "0 and each below `spec.model.steps`. Latents are cached at each of them.",
+    )
+
+    @field_validator("skipped_steps")
+    @classmethod
+    def _ladder(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        if levels[0] != 0:
+            raise fault("the first level is 0 (full generation)", levels)
+        if list(levels) != sorted(set(levels)):
+            raise fault("ascending, each level once", levels)
+        return levels

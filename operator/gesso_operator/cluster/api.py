@@ -1,0 +1,164 @@
+"""The Kubernetes API as the operator needs it: a few verbs on objects as plain mappings, each with a deadline.
+
+Over the client of the official library, for its configuration, TLS and tokens. Objects stay mappings: they are
+made from typed builders, and the API server checks them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from gesso_operator.cluster.names import API_VERSION, MANAGER
+
+DEADLINE_S = 10.0
+Object = dict[str, Any]
+
+#: Plural names by apiVersion and kind.
+PLURALS: Mapping[tuple[str, str], str] = {
+    ("v1", "ConfigMap"): "configmaps",
+    ("v1", "Service"): "services",
+    ("v1", "ServiceAccount"): "serviceaccounts",
+    ("v1", "Pod"): "pods",
+    ("apps/v1", "Deployment"): "deployments",
+    ("apps/v1", "StatefulSet"): "statefulsets",
+    ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
+    ("monitoring.coreos.com/v1", "PodMonitor"): "podmonitors",
+    ("coordination.k8s.io/v1", "Lease"): "leases",
+    ("events.k8s.io/v1", "Event"): "events",
+    (API_VERSION, "DiffusionService"): "diffusionservices",
+}
+
+
+class ApiError(Exception):
+    """What the API server answered other than success, or why it did not. `status` 0: it was not reached."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        """`reason` is the machine-readable one of Kubernetes' Status."""
+        super().__init__(f"{status} {reason}: {message}" if status else message)
+        self.status, self.reason, self.message = status, reason, message
+
+
+def path_of(api_version: str, kind: str, namespace: str, name: str = "", sub: str = "") -> str:
+    """The URL path of an object, or of its kind's list. Raises KeyError on a kind that is not known."""
+    plural = PLURALS[api_version, kind]
+    root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
+    inside = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{inside}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
+
+
+class Api:
+    """One connection pool to the API server. Close it when done."""
+
+    def __init__(self, deadline_s: float = DEADLINE_S) -> None:
+        """Opens nothing yet."""
+        self._deadline_s = deadline_s
+        self._client: client.ApiClient | None = None
+
+    async def connect(self) -> None:
+        """Finds the configuration: in the cluster, else the user's kubeconfig. Raises ConfigException."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        self._client = client.ApiClient(configuration)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
+        """The object; None where there is none. Raises ApiError."""
+        try:
+            return await self.call("GET", path_of(api_version, kind, namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def serves(self, group_version: str) -> bool:
+        """Whether the API server knows a group and version. Raises ApiError."""
+        try:
+            await self.call("GET", f"/apis/{group_version}")
+        except ApiError as error:
+            if error.status in (403, 404):
+                return False
+            raise
+        return True
+
+    async def apply(self, body: Mapping[str, Any]) -> Object:
+        """Server-side apply as the operator's field manager; what others own and this sets is taken over."""
+        meta = body["metadata"]
+        path = path_of(body["apiVersion"], body["kind"], meta["namespace"], meta["name"])
+        return await self.call(
+            "PATCH",
+            f"{path}?fieldManager={MANAGER}&force=true",
+            dict(body),
+            "application/apply-patch+yaml",
+        )
+
+    async def patch(
+        self, api_version: str, kind: str, namespace: str, name: str, body: Object, sub: str = ""
+    ) -> Object:
+        """A JSON merge patch of an object or of a subresource of it. Raises ApiError."""
+        path = path_of(api_version, kind, namespace, name, sub)
+        return await self.call(
+            "PATCH", f"{path}?fieldManager={MANAGER}", body, "application/merge-patch+json"
+        )
+
+    async def create(self, body: Mapping[str, Any]) -> Object:
+        """Creates an object. Raises ApiError."""
+        path = path_of(body["apiVersion"], body["kind"], body["metadata"]["namespace"])
+        return await self.call("POST", f"{path}?fieldManager={MANAGER}", dict(body))
+
+    async def replace(self, body: Mapping[str, Any]) -> Object:
+        """Replaces an object of the same resourceVersion. Raises ApiError (409 where it has changed)."""
+        meta = body["metadata"]
+        path = path_of(body["apiVersion"], body["kind"], meta["namespace"], meta["name"])
+        return await self.call("PUT", f"{path}?fieldManager={MANAGER}", dict(body))
+
+    async def delete(self, api_version: str, kind: str, namespace: str, name: str) -> None:
+        """Deletes an object; that there is none is fine. Raises ApiError."""
+        try:
+            await self.call("DELETE", path_of(api_version, kind, namespace, name))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def call(
+        self, method: str, path: str, body: Object | None = None, content: str = "application/json"
+    ) -> Object:
+        """One request. Raises ApiError, also when the deadline passes or nobody answers."""
+        if self._client is None:
+            raise ApiError(0, "NotConnected", "the API server's address is not known yet")
+        headers = {"Accept": "application/json", "Content-Type": content}
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                request = await self._client.param_serialize(
+                    method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
+                )
+                response = await self._client.call_api(*request)
+                data = await response.read()
+        except TimeoutError:
+            raise ApiError(0, "Timeout", f"no answer within {self._deadline_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"the API server is not reached: {error}") from None
+        try:
+            found: Object = json.loads(data) if data else {}
+        except ValueError:
+            found = {}
+        if response.status >= 400:
+            raise ApiError(
+                response.status,
+                str(found.get("reason") or response.reason or "Error"),
+                str(found.get("message") or data[:200].decode("utf-8", "replace")),
+            )
+        return found

@@ -191,7 +191,8 @@ class ControlLoop:
             return None
         levels = {w.name: w.skipped_steps or 0 for w in views}
         levels.update(decision.assignment)
-        return apply_plan_request(decision.plan, (m for m in members if m.serving), levels)
+        serving = (m for m in members if m.serving)
+        return apply_plan_request(decision.plan, self._service, serving, levels)
 
     async def _apply(
         self, routers: Mapping[str, str], request: router_pb2.ApplyPlanRequest | None

@@ -100,14 +100,16 @@ class Merged:
         if not replies or self.began_s is None:
             return None
         known = [r for r in replies.values() if tuple(r.skipped_steps) == ladder]
+        classes = {c.name: 0 for r in replies.values() for c in r.classes} | dict(
+            self.total.classes
+        )
         return RouterReport(
             at_s=self.at_s,
             # Any number that grows by the time that passes: the sums never fall.
             uptime_s=1.0 + self.at_s - self.began_s,
             offered=self.total.offered,
             classes=tuple(
-                ClassCount(name, count, _curve(name, known))
-                for name, count in self.total.classes.items()
+                ClassCount(name, count, _curve(name, known)) for name, count in classes.items()
             ),
             # Every router sees the whole of each worker's queue.
             backlog_s=max(r.backlog_seconds for r in replies.values()),

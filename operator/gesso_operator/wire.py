@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from gesso.api import DiffusionService
 from gesso.plan import Plan
 from gesso.profile import Profile
 from gesso.rpc.v1 import router_pb2, worker_pb2
@@ -69,11 +70,19 @@ def plan_message(plan: Plan) -> router_pb2.Plan:
 
 
 def apply_plan_request(
-    plan: Plan, members: Iterable[Member], levels: Mapping[str, int]
+    plan: Plan, service: DiffusionService, members: Iterable[Member], levels: Mapping[str, int]
 ) -> router_pb2.ApplyPlanRequest:
-    """A plan with the endpoints of the workers that serve; `levels` are their assigned levels, by name."""
+    """A plan with the endpoints of the workers that serve, and what the router takes of the spec live;
+    `levels` are the workers' assigned levels, by name.
+    """
+    spec = service.spec
     return router_pb2.ApplyPlanRequest(
         plan=plan_message(plan),
+        settings=router_pb2.ServiceSettings(
+            latency_seconds=spec.slo.latency_seconds,
+            min_relative_quality=spec.slo.min_relative_quality,
+            max_queue=spec.router.max_queue,
+        ),
         workers=[
             router_pb2.WorkerEndpoint(
                 name=m.name, address=m.address, assigned_skipped_steps=levels.get(m.name, 0)

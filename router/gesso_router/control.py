@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from gesso.rpc.v1 import router_pb2
 from gesso_router.core import Router
 from gesso_router.ledger import Outcome
-from gesso_router.plan_store import PlanError, PlanStore, plan_of
+from gesso_router.plan_store import PlanError, PlanStore, plan_of, read_plan, settings_of
 from gesso_router.routing.choose import fleet_backlog_seconds
 from gesso_router.workers import WorkerPool
 
@@ -29,31 +30,40 @@ class Control:
         router: Router,
         pool: WorkerPool,
         store: PlanStore,
+        plan_file: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` is the router's; `wall_clock` gives unix seconds."""
+        """`plan_file` is a copy of the plan that somebody else keeps, read at start. `clock` is the router's;
+        `wall_clock` gives unix seconds.
+        """
         self._router = router
         self._pool = pool
         self._store = store
+        self._plan_file = plan_file
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_s = clock()
         self._lock = asyncio.Lock()
 
     def restore(self) -> bool:
-        """Takes the plan of the state directory; False without a usable one."""
-        try:
-            request = self._store.load()
-        except (PlanError, OSError) as error:
-            log.warning(
-                "the saved plan is not usable; waiting for the operator",
-                extra={"cause": str(error)},
-            )
+        """Takes the newest plan of the state directory and the plan file; False without a usable one."""
+        found = []
+        paths = [self._store.path] + ([self._plan_file] if self._plan_file else [])
+        for path in paths:
+            try:
+                request = read_plan(path)
+            except (PlanError, OSError) as error:
+                log.warning(
+                    "the saved plan is not usable; waiting for the operator",
+                    extra={"cause": str(error)},
+                )
+                continue
+            if request is not None:
+                found.append(request)
+        if not found:
             return False
-        if request is None:
-            return False
-        self._take(request)
+        self._take(max(found, key=lambda r: r.plan.revision))
         return True
 
     async def apply(self, request: router_pb2.ApplyPlanRequest) -> int:
@@ -63,6 +73,7 @@ class Control:
         if it cannot be saved (it is not in force then).
         """
         plan, _ = plan_of(request)
+        settings_of(request)
         async with self._lock:
             known = self._router.plan
             if known is not None and plan.revision < known.revision:
@@ -78,6 +89,11 @@ class Control:
         plan, endpoints = plan_of(request)
         changed = self._router.plan is None or plan.revision != self._router.plan.revision
         self._router.plan = plan
+        told = settings_of(request)
+        if told is not None:
+            self._router.take_settings(
+                told.latency_seconds, told.min_relative_quality, told.max_queue
+            )
         self._pool.apply(endpoints)
         if changed:
             log.info(

@@ -72,6 +72,8 @@ class Router:
         self.settings = settings or RouterSettings()
         self.embedder: Embedder | None = None
         self.draining = False
+        #: On the way out: still takes requests, but is not ready for more.
+        self.leaving = False
         self._pool = pool
         self._clock = clock
         self._placer = Placer(service, predictor, fleet, self.settings, clock, policy, draw)
@@ -93,6 +95,32 @@ class Router:
     @plan.setter
     def plan(self, plan: Plan) -> None:
         self._placer.plan = plan
+
+    def take_settings(
+        self, latency_seconds: float, min_relative_quality: float, max_queue: int
+    ) -> None:
+        """Takes up what may change while it serves; requests that are under way keep what they came with."""
+        spec = self.service.spec
+        slo = spec.slo.model_copy(
+            update={
+                "latency_seconds": latency_seconds,
+                "min_relative_quality": min_relative_quality,
+            }
+        )
+        router = spec.router.model_copy(update={"max_queue": max_queue})
+        if (slo, router) == (spec.slo, spec.router):
+            return
+        spec = spec.model_copy(update={"slo": slo, "router": router})
+        self.service = self.service.model_copy(update={"spec": spec})
+        self._placer.slo_seconds = latency_seconds
+        log.info(
+            "settings in force",
+            extra={
+                "latency_seconds": latency_seconds,
+                "min_relative_quality": min_relative_quality,
+                "max_queue": max_queue,
+            },
+        )
 
     @property
     def predictor(self) -> QualityPredictor:
@@ -117,7 +145,7 @@ class Router:
     @property
     def unready_reason(self) -> str | None:
         """Why a request sent now would be refused as UNAVAILABLE; None if it would not."""
-        if self.draining:
+        if self.draining or self.leaving:
             return "the router is shutting down"
         if self.embedder is None and self.needs_embedder:
             return "the router is starting: its embedding model is loading"
@@ -212,7 +240,7 @@ class Router:
                 )
 
     def _admit(self) -> None:
-        reason = self.unready_reason
+        reason = None if self.leaving and self.fleet.usable else self.unready_reason
         if reason is not None:
             raise RequestError(
                 Ending.UNAVAILABLE,

@@ -61,7 +61,8 @@ class Placer:
         self.fetch_seconds = 0.005
         self.gate = ClipperGate(fleet, service.spec.workers.max_batch, clock)
         self._steps = service.spec.model.steps
-        self._slo_seconds = service.spec.slo.latency_seconds
+        #: Deadline of requests that name none.
+        self.slo_seconds = service.spec.slo.latency_seconds
         self._fleet = fleet
         self._settings = settings
         self._clock = clock
@@ -84,7 +85,7 @@ class Placer:
         now = self._clock()
         return FleetView(
             workers=self._fleet.views(now),
-            slo_seconds=self._slo_seconds,
+            slo_seconds=self.slo_seconds,
             plan=self.plan,
             dispatched=self._dispatched,
             arrivals_per_second=self.pace.per_second(now),

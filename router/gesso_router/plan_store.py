@@ -84,6 +84,39 @@ def _amount(field: str, value: float) -> None:
         raise PlanError(f"{field}: {value} is not allowed: 0 or more, finite")
 
 
+def settings_of(request: router_pb2.ApplyPlanRequest) -> router_pb2.ServiceSettings | None:
+    """The settings that come with a plan; None where none do. Raises PlanError."""
+    if not request.HasField("settings"):
+        return None
+    told = request.settings
+    if not (math.isfinite(told.latency_seconds) and told.latency_seconds > 0):
+        raise PlanError(
+            f"settings.latency_seconds: {told.latency_seconds} is not allowed: above 0, finite"
+        )
+    if not 0 <= told.min_relative_quality <= 1:
+        raise PlanError(
+            f"settings.min_relative_quality: {told.min_relative_quality} is not allowed: 0 to 1"
+        )
+    if told.max_queue < 1:
+        raise PlanError(f"settings.max_queue: {told.max_queue} is not allowed: at least 1")
+    return told
+
+
+def read_plan(path: Path) -> router_pb2.ApplyPlanRequest | None:
+    """The plan in a file; None without the file. Raises PlanError on a file that is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        request = json_format.Parse(text, router_pb2.ApplyPlanRequest(), ignore_unknown_fields=True)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: not a plan: {error}") from None
+    plan_of(request)
+    settings_of(request)
+    return request
+
+
 class PlanStore:
     """`plan.json`: the last ApplyPlanRequest, as protobuf's JSON, replaced atomically."""
 
@@ -96,18 +129,7 @@ class PlanStore:
 
     def load(self) -> router_pb2.ApplyPlanRequest | None:
         """The plan last saved; None without one. Raises PlanError on a file that is none."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        try:
-            request = json_format.Parse(
-                text, router_pb2.ApplyPlanRequest(), ignore_unknown_fields=True
-            )
-        except (json_format.ParseError, UnicodeDecodeError) as error:
-            raise PlanError(f"{self.path}: not a plan: {error}") from None
-        plan_of(request)
-        return request
+        return read_plan(self.path)
 
     def save(self, request: router_pb2.ApplyPlanRequest) -> None:
         """Writes the plan; after a crash at any point the old or the new one is there, whole."""

@@ -79,6 +79,9 @@ class Flags:
     http: Address
     service: Path
     state_dir: Path
+    plan_file: Path | None = None
+    linger_s: float = 0.0
+    drain_s: float = RouterSettings.drain_seconds
 
 
 class _HttpServer(uvicorn.Server):
@@ -109,7 +112,7 @@ class RouterServer:
         )
         self.pool = WorkerPool(fleet, self.settings, on_change=lambda: self.router.gate.pump())
         self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)
-        self.control = Control(self.router, self.pool, PlanStore(flags.state_dir))
+        self.control = Control(self.router, self.pool, PlanStore(flags.state_dir), flags.plan_file)
         self.health = health.aio.HealthServicer()
         self.grpc_port = 0
         self.http_port = 0
@@ -170,9 +173,14 @@ class RouterServer:
         log.info("serving", extra={"service": self.service.name})
 
     async def close(self) -> None:
-        """Refuses new requests, waits for the accepted ones, then ends everything."""
-        self.router.draining = True
+        """Says that it goes, lingers, refuses new requests, waits for the accepted ones, then ends everything.
+
+        Who routes to this router hears of its end a little later than it does.
+        """
+        self.router.leaving = True
         await self._set_health(serving=False)
+        await asyncio.sleep(self._flags.linger_s)
+        self.router.draining = True
         if self._http is not None:
             self._http.should_exit = True
         await self._grpc.stop(self.settings.drain_seconds)
@@ -211,7 +219,8 @@ async def serve(flags: Flags, service: DiffusionService, predictor: QualityPredi
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        server = RouterServer(flags, service, predictor)
+        settings = RouterSettings(drain_seconds=flags.drain_s)
+        server = RouterServer(flags, service, predictor, settings)
     except OSError as error:
         raise StartError(f"--state-dir: {flags.state_dir}: {error.strerror or error}") from None
     await server.listen()
@@ -246,8 +255,35 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     parser.add_argument("--http", required=True, type=Address.parse, metavar="HOST:PORT")
     parser.add_argument("--service", required=True, type=Path, help="a DiffusionService in YAML")
     parser.add_argument("--state-dir", required=True, type=Path, help="keeps plan.json")
+    parser.add_argument(
+        "--plan-file", type=Path, help="a plan to begin with, if it is the newer one"
+    )
+    for name, default, says in (
+        ("--linger-seconds", 0.0, "requests are still taken so long after SIGTERM"),
+        (
+            "--drain-seconds",
+            RouterSettings.drain_seconds,
+            "then accepted ones have so long to finish",
+        ),
+    ):
+        parser.add_argument(name, type=_seconds, default=default, metavar="S", help=says)
     given = parser.parse_args(arguments)
-    return Flags(given.grpc, given.http, given.service, given.state_dir)
+    return Flags(
+        given.grpc,
+        given.http,
+        given.service,
+        given.state_dir,
+        given.plan_file,
+        given.linger_seconds,
+        given.drain_seconds,
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text) if text.replace(".", "", 1).isdecimal() else -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: seconds from 0 to 3600")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

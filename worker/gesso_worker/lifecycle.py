@@ -39,8 +39,6 @@ from gesso_worker.starts import StartFinder
 logger = logging.getLogger(__name__)
 
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
-#: Together they stay below the 10 s in which a process must be gone.
-DRAIN_S = 8.5
 STOP_S = 0.5
 REPORT_S = 10.0
 #: A denoising step that takes longer than this, and than twenty measured ones, means a device that hangs.
@@ -48,9 +46,19 @@ HUNG_S = 60.0
 
 
 async def serve(
-    name: str, listen: str, service: DiffusionService, threads: int, max_accepted: int
+    name: str,
+    listen: str,
+    service: DiffusionService,
+    threads: int,
+    max_accepted: int,
+    linger_s: float = 0.0,
+    drain_s: float = 8.5,
 ) -> int:
-    """Serves until a signal; gives the exit code. Raises StartError if it cannot start."""
+    """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
+
+    After the signal requests are still taken for `linger_s`, since routers hear of the end a little later;
+    what is accepted by then has `drain_s` to finish.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,7 +85,7 @@ async def serve(
             await _set(healthy, health_pb2.HealthCheckResponse.SERVING)
             _log_ready(listen, service, serving, model.dtype)
             await _watch(stop, serving.engine, serving, healthy)
-            return await _drain(servicer, serving.engine, healthy)
+            return await _drain(servicer, serving.engine, healthy, linger_s, drain_s)
         finally:
             await asyncio.to_thread(serving.engine.stop, STOP_S)
     finally:
@@ -257,7 +265,11 @@ async def _watch(
 
 
 async def _drain(
-    servicer: WorkerServicer, engine: Engine, healthy: health.aio.HealthServicer
+    servicer: WorkerServicer,
+    engine: Engine,
+    healthy: health.aio.HealthServicer,
+    linger_s: float,
+    drain_s: float,
 ) -> int:
     servicer.draining = True
     await _set(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -265,7 +277,8 @@ async def _drain(
         logger.error(line("broken", reason=engine.broken))
         return 1
     began = time.monotonic()
-    finished = await asyncio.to_thread(engine.drain, DRAIN_S)
+    await asyncio.sleep(linger_s)
+    finished = await asyncio.to_thread(engine.drain, drain_s)
     left = 0 if finished else len(engine.snapshot().active) + len(engine.snapshot().queued)
     logger.info(line("drained", seconds=time.monotonic() - began, unfinished=left))
     return 0

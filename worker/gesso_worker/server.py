@@ -34,6 +34,8 @@ class Flags:
     service: Path
     threads: int
     max_accepted: int
+    linger_s: float
+    drain_s: float
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,6 +59,11 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         default=64,
         help="unfinished requests before it refuses (default 64)",
     )
+    for name, default, says in (
+        ("--linger-seconds", 0.0, "requests are still taken so long after SIGTERM (default 0)"),
+        ("--drain-seconds", 8.5, "then accepted ones have so long to finish (default 8.5)"),
+    ):
+        parser.add_argument(name, type=float, default=default, metavar="S", help=says)
     given = parser.parse_args(arguments)
     if not _NAME.fullmatch(given.name):
         raise StartError(
@@ -69,7 +76,21 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         raise StartError(f"--threads: {given.threads} is not allowed: 1 to {MOST_THREADS}")
     if not 1 <= given.max_accepted <= 10_000:
         raise StartError(f"--max-accepted: {given.max_accepted} is not allowed: 1 to 10000")
-    return Flags(given.name, given.listen, given.service, given.threads, given.max_accepted)
+    for flag, seconds in (
+        ("--linger-seconds", given.linger_seconds),
+        ("--drain-seconds", given.drain_seconds),
+    ):
+        if not 0 <= seconds <= 3600:
+            raise StartError(f"{flag}: {seconds} is not allowed: seconds from 0 to 3600")
+    return Flags(
+        given.name,
+        given.listen,
+        given.service,
+        given.threads,
+        given.max_accepted,
+        given.linger_seconds,
+        given.drain_seconds,
+    )
 
 
 def read_service(path: Path) -> DiffusionService:
@@ -110,7 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         logs.set_up(flags.name)
         return asyncio.run(
-            lifecycle.serve(flags.name, flags.listen, service, flags.threads, flags.max_accepted)
+            lifecycle.serve(
+                flags.name,
+                flags.listen,
+                service,
+                flags.threads,
+                flags.max_accepted,
+                flags.linger_s,
+                flags.drain_s,
+            )
         )
     except StartError as error:
         print(f"gesso worker: {error}", file=sys.stderr)

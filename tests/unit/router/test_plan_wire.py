@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gesso.api import load_service
 from gesso.plan import LevelPlan, Plan
 from gesso.rpc.v1 import router_pb2
 from gesso_operator.fleet import Member
-from gesso_operator.wire import apply_plan_request, router_report
-from gesso_router.plan_store import PlanError, PlanStore, plan_of
+from gesso_operator.reports import Merged
+from gesso_operator.wire import apply_plan_request
+from gesso_router.plan_store import PlanError, PlanStore, plan_of, settings_of
+
+SERVICE = load_service(Path(__file__).parents[3] / "manifests" / "samples" / "tiny.yaml")
 
 amounts = st.floats(0.0, 1e6)
 names = st.text("abc-0", max_size=5)
@@ -53,7 +57,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 @given(plans())
 def test_a_plan_survives_the_wire(plan: Plan) -> None:
-    request = apply_plan_request(plan, [Member("w0", "127.0.0.1:1", True)], {"w0": 5})
+    request = apply_plan_request(plan, SERVICE, [Member("w0", "127.0.0.1:1", True)], {"w0": 5})
     received = router_pb2.ApplyPlanRequest.FromString(request.SerializeToString())
     known, endpoints = plan_of(received)
     assert known == plan
@@ -77,7 +81,7 @@ def full_plan(**fields: Any) -> Plan:
 
 def test_and_the_file(tmp_path: Path) -> None:
     store = PlanStore(tmp_path)
-    store.save(apply_plan_request(full_plan(), [], {}))
+    store.save(apply_plan_request(full_plan(), SERVICE, [], {}))
     saved = store.load()
     assert saved is not None
     assert plan_of(saved)[0] == full_plan()
@@ -97,11 +101,38 @@ def test_and_the_file(tmp_path: Path) -> None:
 )
 def test_a_plan_that_cannot_be_is_refused(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        plan_of(apply_plan_request(full_plan(**bad), [], {}))
+        plan_of(apply_plan_request(full_plan(**bad), SERVICE, [], {}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("latency_seconds", 0.0, "settings.latency_seconds: 0.0 is not allowed: above 0"),
+        ("latency_seconds", math.inf, "settings.latency_seconds: inf is not allowed"),
+        ("min_relative_quality", 1.5, "settings.min_relative_quality: 1.5 is not allowed: 0 to 1"),
+        ("max_queue", 0, "settings.max_queue: 0 is not allowed: at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(field: str, value: float, message: str) -> None:
+    request = apply_plan_request(full_plan(), SERVICE, [], {})
+    assert settings_of(request) is not None
+    setattr(request.settings, field, value)
+    with pytest.raises(PlanError, match=message):
+        settings_of(request)
 
 
 def test_optimal_levels_reach_the_planner_with_their_ladder() -> None:
-    reply = router_pb2.ReportResponse(skipped_steps=[0, 5], optimal_by_level=[7, 3])
-    assert router_report(reply, (0, 5)).optimal_levels == ((0, 7), (5, 3))
-    assert router_report(reply, (0, 10)).optimal_levels == ()
-    assert router_report(router_pb2.ReportResponse(skipped_steps=[0]), (0,)).optimal_levels == ()
+    def told(reply: router_pb2.ReportResponse, ladder: tuple[int, ...]) -> object:
+        report = Merged().add({"r": reply}).report({"r": reply}, ladder)
+        assert report is not None
+        return report.optimal_levels
+
+    first = router_pb2.ReportResponse(skipped_steps=[0, 5], optimal_by_level=[7, 3])
+    assert told(first, (0, 10)) == ()
+    merged = Merged().add({"r": first})
+    then = router_pb2.ReportResponse(
+        at=1, uptime_seconds=1, skipped_steps=[0, 5], optimal_by_level=[9, 4]
+    )
+    report = merged.add({"r": then}).report({"r": then}, (0, 5))
+    assert report is not None
+    assert report.optimal_levels == ((0, 2), (5, 1))

@@ -74,13 +74,25 @@ class Plan(_message.Message):
     route: _containers.RepeatedCompositeFieldContainer[RouteRow]
     def __init__(self, revision: _Optional[int] = ..., made_at: _Optional[float] = ..., levels: _Optional[_Iterable[_Union[LevelPlan, _Mapping]]] = ..., price: _Optional[float] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., price_curve: _Optional[_Iterable[_Union[PricePoint, _Mapping]]] = ..., device_worth: _Optional[_Iterable[_Union[DeviceWorth, _Mapping]]] = ..., route: _Optional[_Iterable[_Union[RouteRow, _Mapping]]] = ...) -> None: ...
 
+class ServiceSettings(_message.Message):
+    __slots__ = ("latency_seconds", "min_relative_quality", "max_queue")
+    LATENCY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MIN_RELATIVE_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    latency_seconds: float
+    min_relative_quality: float
+    max_queue: int
+    def __init__(self, latency_seconds: _Optional[float] = ..., min_relative_quality: _Optional[float] = ..., max_queue: _Optional[int] = ...) -> None: ...
+
 class ApplyPlanRequest(_message.Message):
-    __slots__ = ("plan", "workers")
+    __slots__ = ("plan", "workers", "settings")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     plan: Plan
     workers: _containers.RepeatedCompositeFieldContainer[WorkerEndpoint]
-    def __init__(self, plan: _Optional[_Union[Plan, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerEndpoint, _Mapping]]] = ...) -> None: ...
+    settings: ServiceSettings
+    def __init__(self, plan: _Optional[_Union[Plan, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerEndpoint, _Mapping]]] = ..., settings: _Optional[_Union[ServiceSettings, _Mapping]] = ...) -> None: ...
 
 class ApplyPlanResponse(_message.Message):
     __slots__ = ("revision",)

@@ -19,7 +19,7 @@ from gesso_operator.planning import Decision
 @dataclass(frozen=True)
 class Member:
     """A worker that should run. `serving` says that it was healthy when last probed, `starting` that it is on
-    its way up.
+    its way up; `reason` and `message` tell, to machines and people, what keeps it from it.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Member:
     serving: bool
     restarts: int = 0
     message: str = ""
+    reason: str = ""
     starting: bool = False
 
 

@@ -43,10 +43,15 @@ class ControlLoop:
         clients: Clients,
         log: Log,
         clock: Callable[[], float] = time.time,
+        elastic: bool = False,
+        status: ServiceStatus | None = None,
     ) -> None:
-        """`clock` gives unix seconds."""
+        """`clock` gives unix seconds. `elastic`: workers can be had and let go. `status` is what an earlier
+        loop left, to go on from.
+        """
+        self._elastic = elastic
         self._service = service
-        self._settings = Settings.of(service)
+        self._settings = Settings.of(service, elastic)
         self._fleet = fleet
         self._sink = sink
         self._clients = clients
@@ -57,7 +62,13 @@ class ControlLoop:
         self._window = Window()
         self._said = ""
         self._wake = asyncio.Event()
-        self.status = ServiceStatus()
+        self.status = ServiceStatus() if status is None else status
+        self.decision: Decision | None = None
+
+    def update(self, service: DiffusionService) -> None:
+        """Takes up another spec at the next tick; what was learned stays."""
+        self._service = service
+        self._settings = Settings.of(service, self._elastic)
 
     def wake(self) -> None:
         """Asks for a tick now: a worker came or went, and the router should know."""
@@ -117,6 +128,7 @@ class ControlLoop:
                 f"Assign {n}: {r}" for n, r in assigned.items() if isinstance(r, str)
             ),
         )
+        self.decision = decision
         self.status = build_status(self._service, self.status, tick)
         await self._sink.write(self.status)
         self._tell(tick)

@@ -129,9 +129,16 @@ def _workers(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, st
         if tick.assign_errors:
             return "True", "AssignFailed", f"{text}; {tick.assign_errors[0]}"
         return "True", "WorkersServe", text
-    trouble = next((m.message for m in tick.members if m.message), "")
+    stuck = next((m for m in tick.members if m.message and not m.serving), None)
     reason = "SomeWorkersDown" if ready else "NoReadyWorkers"
-    return "False", reason, f"{text}{'; ' + trouble if trouble else ''}"
+    if stuck is None:
+        starting = sum(1 for m in tick.members if m.starting and not m.serving)
+        if starting:
+            reason, text = "WorkersStarting", f"{text}, {starting} on their way"
+        return "False", reason, text
+    if ready:
+        text += ", and those take the load at the plan's mix"
+    return "False", stuck.reason or reason, f"{text}; {stuck.message}"
 
 
 def _profile(tick: Tick) -> tuple[ConditionStatus, str, str]:

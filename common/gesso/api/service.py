@@ -138,8 +138,8 @@ class ServiceSpec(ApiModel):
     router: RouterSpec = Field(default=RouterSpec(), description="The part that takes requests in.")
     network_policy: bool = Field(
         default=False,
-        description="Whether NetworkPolicies let only the service's own pods and the operator talk to workers, "
-        "and only the operator to the routers' control. Needs a network plugin that enforces them.",
+        description="Whether a NetworkPolicy lets only the service's own pods and the operator talk to "
+        "workers. Needs a network plugin that enforces it.",
     )
 
     @model_validator(mode="after")

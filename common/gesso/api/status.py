@@ -22,14 +22,15 @@ ConditionType = Literal[
     "SLOMet",
     "QualityMet",
 ]
-# Ready is true when all of these are; SLOMet and QualityMet stay outside it.
+# Ready is true when all of these are, and else has the reason of the first that is not; SLOMet and QualityMet
+# stay outside it.
 READY_PARTS: tuple[ConditionType, ...] = (
     "Accepted",
+    "WorkersReady",
     "ProfileReady",
+    "RouterReady",
     "MetricsAvailable",
     "PlanReady",
-    "WorkersReady",
-    "RouterReady",
 )
 PLAN_HISTORY = 5
 

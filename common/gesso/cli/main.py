@@ -185,12 +185,12 @@ def plan(
     run(lifecycle.read_service(file), asked)
 
 
-def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly."""
+def run_app(command: typer.Typer) -> None:
+    """Runs a command with what was typed. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly."""
     # The planner's matrices are small: threads of a linear algebra library would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        app()
+        command()
     except CliError as error:
         if str(error):
             for line in str(error).splitlines():
@@ -198,6 +198,11 @@ def main() -> None:
         raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def main() -> None:
+    """Entry point."""
+    run_app(app)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ service.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gesso.api import ServiceStatus, load_service
@@ -81,27 +82,33 @@ def status_line(name: str, status: ServiceStatus) -> tuple[str, bool]:
     return " | ".join(parts), is_ready
 
 
-def _watch(place: StateDir, as_json: bool, every_s: float) -> None:
+def follow(look: Callable[[], tuple[str, bool]], every_s: float = 1.0) -> None:
+    """Keeps what `look` tells current on the terminal, until it says that there is no more, or Ctrl-C."""
     from rich.live import Live
     from rich.text import Text
 
     from gesso.cli.console import out
 
-    seen = ""
     with Live(console=out, refresh_per_second=4, transient=False) as live:
         try:
-            while True:
-                state, status = place.read_state(), place.read_status()
-                if as_json:
-                    seen = status.model_dump_json(indent=2) if status else "{}"
-                else:
-                    seen = describe(place, state, status, datetime.now(UTC))[0]
-                live.update(Text(seen))
-                if state is None:
-                    return
-                time.sleep(every_s)
+            more = True
+            while more:
+                text, more = look()
+                live.update(Text(text))
+                if more:
+                    time.sleep(every_s)
         except KeyboardInterrupt:
             return
+
+
+def _watch(place: StateDir, as_json: bool, every_s: float) -> None:
+    def look() -> tuple[str, bool]:
+        state, status = place.read_state(), place.read_status()
+        if as_json:
+            return status.model_dump_json(indent=2) if status else "{}", state is not None
+        return describe(place, state, status, datetime.now(UTC))[0], state is not None
+
+    follow(look, every_s)
 
 
 def _interval(place: StateDir) -> float:

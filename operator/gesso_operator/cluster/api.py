@@ -65,15 +65,15 @@ class Api:
         """Finds the configuration: in the cluster, else the user's kubeconfig. Raises ConfigException."""
         configuration = client.Configuration()
         try:
-            config.load_incluster_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         self._client = client.ApiClient(configuration)
 
     async def close(self) -> None:
         """Closes the connections."""
         if self._client is not None:
-            await self._client.close()
+            await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
         """The object; None where there is none. Raises ApiError."""
@@ -146,7 +146,7 @@ class Api:
                     method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
                 )
                 response = await self._client.call_api(*request)
-                data = await response.read()
+                data = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError:
             raise ApiError(0, "Timeout", f"no answer within {self._deadline_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:

@@ -1,0 +1,134 @@
+"""The operator's process: `python -m gesso_operator.cluster --router-image IMAGE --worker-image IMAGE`.
+
+Exits 0 on SIGTERM or SIGINT after letting go of its Lease, 1 when its watches fail for good, 2 with one line on
+bad flags, files, a port in use or without a cluster to talk to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from kubernetes.aio.config import ConfigException
+
+from gesso_operator.cluster.api import Api, ApiError
+from gesso_operator.cluster.events import EventSink
+from gesso_operator.cluster.flags import Flags, UsageError, parse
+from gesso_operator.cluster.guarded import GuardedApi, GuardedClients
+from gesso_operator.cluster.leading import Leadership
+from gesso_operator.cluster.manager import Manager
+from gesso_operator.cluster.metrics import registry
+from gesso_operator.cluster.names import Key
+from gesso_operator.cluster.objects import Defaults
+from gesso_operator.cluster.runner import Tools
+from gesso_operator.cluster.status_writer import StatusWriter
+from gesso_operator.cluster.watch import watch
+from gesso_operator.cluster.web import Web
+from gesso_operator.cluster.world import World
+from gesso_operator.logs import Log
+
+_MONITORING = "monitoring.coreos.com/v1"
+
+
+async def serve(flags: Flags, log: Log) -> int:
+    """Runs until a signal; gives the exit code."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    plain = Api()
+    try:
+        await plain.connect()
+    except (ConfigException, OSError) as error:
+        raise UsageError(f"no cluster: {error}") from None
+    lease = Key(flags.lease_namespace, flags.lease_name)
+    leadership = Leadership(plain, lease, flags.pod, log, lambda: manager.wake())
+    api = GuardedApi(lambda: leadership.held)
+    await api.connect()
+    world = World()
+    tools = Tools(
+        api=api,
+        world=world,
+        clients=lambda: GuardedClients(lambda: leadership.held),
+        writer=StatusWriter(api, log),
+        events=EventSink(api, flags.pod, log),
+        defaults=Defaults(
+            flags.router_image,
+            flags.worker_image,
+            flags.pod_defaults.get("router", {}),
+            flags.pod_defaults.get("worker", {}),
+            await _serves(plain, _MONITORING),
+        ),
+        log=log,
+        leads=lambda: leadership.held,
+    )
+    manager = Manager(tools)
+    # kopf's own: it may set it itself when it fails.
+    unwatch = asyncio.Event()
+    watching = asyncio.create_task(watch(world, flags.namespaces, unwatch, ready), name="watch")
+
+    def alive() -> str:
+        if watching.done():
+            return "the watches have ended"
+        frozen = manager.frozen()
+        return f"no round for too long: {', '.join(frozen)}" if frozen else ""
+
+    web = Web(
+        alive, lambda: "" if ready.is_set() else "the watches are not open", registry(manager)
+    )
+    try:
+        port = await web.start(flags.host, flags.port)
+    except OSError as error:
+        watching.cancel()
+        raise UsageError(f"--http: port {flags.port}: {error.strerror or error}") from None
+    log.info("up", pod=flags.pod, http_port=port, namespaces=",".join(flags.namespaces) or "all")
+    leading = asyncio.create_task(leadership.run(stop), name="lease")
+    stopping = asyncio.create_task(stop.wait(), name="signal")
+    await asyncio.wait((watching, leading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    code = 0
+    if not stopping.done():
+        code = 1
+        for task in (watching, leading):
+            if task.done():
+                cause = None if task.cancelled() else task.exception()
+                log.error("failed", message=f"{task.get_name()} ended: {cause!r}")
+        stop.set()
+    unwatch.set()
+    await manager.stop()
+    await asyncio.wait({watching, leading}, timeout=10.0)
+    await web.stop()
+    await api.close()
+    await plain.close()
+    log.info("down")
+    return code
+
+
+async def _serves(api: Api, group_version: str) -> bool:
+    try:
+        return await api.serves(group_version)
+    except ApiError:
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the operator; gives the exit code."""
+    log = Log("operator")
+    # kopf asks for the user's name, which a container may not have.
+    os.environ.setdefault("USER", "gesso")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        flags = parse(sys.argv[1:] if arguments is None else arguments)
+        gc.freeze()
+        return asyncio.run(serve(flags, log))
+    except UsageError as error:
+        print(f"gesso operator: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""What all manifests share: metadata, owner, and how containers are confined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gesso.api import DiffusionService
+from gesso_operator.cluster import names
+
+Object = dict[str, Any]
+
+SERVICE_FOLDER = "/etc/gesso/service"
+SERVICE_FILE = "service.yaml"
+PLAN_FOLDER = "/etc/gesso/plan"
+PLAN_FILE = "plan.json"
+STATE_FOLDER = "/var/lib/gesso"
+HUB_FOLDER = "/var/cache/huggingface"
+MODEL_FOLDER = "/models"
+#: Between a pod's end and the moment at which nobody sends to it any more.
+LINGER_S = 4
+#: For what is accepted by then: the longest deadline of an SLO that is meant, and some.
+DRAIN_S = 60
+USER = 65532
+
+CONTAINER_SECURITY: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+POD_SECURITY: Mapping[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+@dataclass(frozen=True)
+class Owned:
+    """The service that objects are made for, and its identity in the cluster."""
+
+    service: DiffusionService
+    namespace: str
+    uid: str
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.service.name
+
+    def metadata(self, name: str, component: str = "") -> Object:
+        """Name, labels and owner: what is owned goes with its service, whether an operator is there or not."""
+        return {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": names.labels(self.name, component),
+            "ownerReferences": [
+                {
+                    "apiVersion": names.API_VERSION,
+                    "kind": names.KIND,
+                    "name": self.name,
+                    "uid": self.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        }
+
+
+def digest(value: object) -> str:
+    """A short fingerprint of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def probe(port: int, **timing: int) -> Object:
+    """A probe by grpc.health."""
+    return {"grpc": {"port": port}, "timeoutSeconds": 2, **timing}
+
+
+def probes(port: int) -> Object:
+    """Started once warm, for which a download may take its time; ready and alive as the server says."""
+    return {
+        "startupProbe": probe(port, periodSeconds=1, failureThreshold=3600),
+        "readinessProbe": probe(port, periodSeconds=2, failureThreshold=2),
+        "livenessProbe": probe(port, periodSeconds=10, failureThreshold=6),
+    }
+
+
+def token_env(service: DiffusionService) -> list[Object]:
+    """The Hugging Face token, where the spec names one."""
+    secret = service.spec.model.token_secret
+    if secret is None:
+        return []
+    source = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+    return [{"name": "HF_TOKEN", "valueFrom": source}]
+
+
+def common_env() -> list[Object]:
+    """Caches go where may be written; and only what is asked for is downloaded."""
+    return [
+        {"name": "HF_HOME", "value": HUB_FOLDER},
+        {"name": "HOME", "value": "/tmp"},
+        {"name": "USER", "value": "gesso"},
+    ]
+
+
+def volumes(config: str) -> list[Object]:
+    """The service file and a place for what is passing."""
+    return [
+        {"name": "service", "configMap": {"name": config}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+
+
+def mounts() -> list[Object]:
+    """Of the volumes of `volumes`."""
+    return [
+        {"name": "service", "mountPath": SERVICE_FOLDER, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "hub", "mountPath": HUB_FOLDER},
+    ]

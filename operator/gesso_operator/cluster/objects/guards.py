@@ -1,0 +1,69 @@
+"""What stands around the pods: accounts without rights, disruption budgets, network policy, monitoring."""
+
+from __future__ import annotations
+
+from gesso_operator.cluster import names
+from gesso_operator.cluster.objects.common import Object, Owned
+
+OPERATOR_LABELS = {"app.kubernetes.io/name": "gesso-operator"}
+
+
+def service_account(owned: Owned, name: str, component: str) -> Object:
+    """An account that may do nothing: neither router nor worker asks the API server for anything."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": owned.metadata(name, component),
+        "automountServiceAccountToken": False,
+    }
+
+
+def disruption_budget(owned: Owned, name: str, component: str) -> Object:
+    """Drained nodes take one pod at a time."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": owned.metadata(name, component),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": names.selector(owned.name, component)},
+        },
+    }
+
+
+def worker_policy(owned: Owned) -> Object:
+    """Who may talk to workers: the service's own pods and the operator, of whatever namespace."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": owned.metadata(names.worker(owned.name), names.WORKER),
+        "spec": {
+            "podSelector": {"matchLabels": names.selector(owned.name, names.WORKER)},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "from": [
+                        {"podSelector": {"matchLabels": {names.LABEL_SERVICE: owned.name}}},
+                        {
+                            "namespaceSelector": {},
+                            "podSelector": {"matchLabels": dict(OPERATOR_LABELS)},
+                        },
+                    ],
+                    "ports": [{"protocol": "TCP", "port": names.WORKER_PORT}],
+                }
+            ],
+        },
+    }
+
+
+def pod_monitor(owned: Owned) -> Object:
+    """Has the Prometheus operator scrape the routers."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": owned.metadata(names.router(owned.name), names.ROUTER),
+        "spec": {
+            "selector": {"matchLabels": names.selector(owned.name, names.ROUTER)},
+            "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],
+        },
+    }

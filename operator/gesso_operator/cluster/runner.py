@@ -1,0 +1,260 @@
+"""One service from its object to its pods, plan and status, again and again; level-triggered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gesso.api import (
+    ConditionType,
+    DiffusionService,
+    ServiceStatus,
+    SpecError,
+    service_of,
+    transition,
+)
+from gesso_operator.clients import Clients
+from gesso_operator.cluster import names
+from gesso_operator.cluster.api import Api, ApiError
+from gesso_operator.cluster.applied import Applied
+from gesso_operator.cluster.events import EventSink
+from gesso_operator.cluster.fleet import PodFleet, owned_of
+from gesso_operator.cluster.names import Key
+from gesso_operator.cluster.objects import Defaults, desired
+from gesso_operator.cluster.objects.desired import unwanted
+from gesso_operator.cluster.status_writer import StatusWriter, status_of
+from gesso_operator.cluster.world import World
+from gesso_operator.logs import Log
+from gesso_operator.loop import ControlLoop
+
+#: Changes come in swarms, as pods do: what comes within this is one.
+GATHER_S = 0.1
+#: After so long everything is applied again, whether a change was seen or not.
+RESYNC_S = 300.0
+#: After an error of the API server, doubled up to the most.
+RETRY_S, MOST_RETRY_S = 1.0, 15.0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all services share."""
+
+    api: Api
+    world: World
+    clients: Callable[[], Clients]
+    writer: StatusWriter
+    events: EventSink
+    defaults: Defaults
+    log: Log
+    leads: Callable[[], bool]
+
+
+class Runner:
+    """One service's loop."""
+
+    def __init__(
+        self,
+        key: Key,
+        tools: Tools,
+        on_decision: Callable[[Key, str, bool], None] = lambda *_: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts nothing yet. `on_decision` is called with the reason of each, and whether a plan was made."""
+        self.key = key
+        self._on_decision = on_decision
+        self._tools, self._clock = tools, clock
+        self._applied = Applied(tools.api, tools.world)
+        self._clients = tools.clients()
+        self._wake = asyncio.Event()
+        self._fleet: PodFleet | None = None
+        self._control: ControlLoop | None = None
+        self._service: DiffusionService | None = None
+        self._trouble = ""
+        self._resynced_s = clock()
+        self._ended = asyncio.Event()
+        self.beat_s = clock()
+
+    def wake(self) -> None:
+        """Asks for a round now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Asks the loop to end."""
+        self._ended.set()
+        self._wake.set()
+
+    @property
+    def control(self) -> ControlLoop | None:
+        """The control loop, once there is one."""
+        return self._control
+
+    async def run(self) -> None:
+        """Rounds at the plan interval and when woken, until stopped."""
+        failures = 0
+        try:
+            while not self._ended.is_set():
+                began = self._clock()
+                self._wake.clear()
+                if not self._tools.leads():
+                    # Another may act meanwhile: what was applied is not known any more.
+                    self._forget()
+                    await self._pause(1.0)
+                    continue
+                wait = self.interval_s
+                try:
+                    await self.round()
+                    failures, self._trouble = 0, ""
+                except ApiError as error:
+                    failures += 1
+                    wait = min(MOST_RETRY_S, RETRY_S * 2 ** (failures - 1))
+                    if str(error) != self._trouble:
+                        self._trouble = str(error)
+                        self._tools.log.warning(
+                            "not_reconciled", service=str(self.key), message=self._trouble
+                        )
+                    await self._tell_trouble(error)
+                self.beat_s = self._clock()
+                await self._pause(max(0.0, wait - (self._clock() - began)))
+        finally:
+            await self._clients.close()
+
+    async def round(self) -> None:
+        """Objects first, then a tick of the control loop. Raises ApiError."""
+        body = self._tools.world.services.get(self.key)
+        if body is None or (body.get("metadata") or {}).get("deletionTimestamp"):
+            return
+        service = await self._read(body)
+        if service is None:
+            return
+        await self._objects()
+        control = self._control
+        if control is not None and self._tools.leads():
+            await control.tick()
+            if control.decision is not None:
+                reason = control.decision.reason.value
+                self._on_decision(self.key, reason, control.decision.changed)
+            fleet = self._fleet
+            if fleet is not None and fleet.resize():
+                await self._objects()
+                self._wake_later()
+
+    async def _read(self, body: object) -> DiffusionService | None:
+        """Takes up the spec; None while there has never been one that can be accepted."""
+        assert isinstance(body, dict)
+        try:
+            service = service_of(body)
+        except SpecError as error:
+            await self._refuse(body, error)
+            return self._service
+        if service == self._service:
+            return service
+        owned = owned_of(service, body)
+        if self._fleet is None:
+            found = await self._tools.api.get(
+                "apps/v1", "StatefulSet", self.key.namespace, names.worker(self.key.name)
+            )
+            before = None if found is None else int((found.get("spec") or {}).get("replicas") or 0)
+            self._fleet = PodFleet(
+                owned,
+                before,
+                self._tools.api,
+                self._tools.world,
+                self._tools.writer,
+                self._tools.events,
+                self._tools.log,
+            )
+            self._control = ControlLoop(
+                service,
+                self._fleet,
+                self._fleet,
+                self._clients,
+                self._tools.log,
+                elastic=True,
+                status=status_of(body),
+            )
+        else:
+            self._fleet.owned = owned
+            if self._control is not None:
+                self._control.update(service)
+        self._service = service
+        self._fleet.resize()
+        return service
+
+    async def _objects(self) -> None:
+        """Applies what is not as it should be. Raises ApiError."""
+        fleet = self._fleet
+        if fleet is None:
+            return
+        now = self._clock()
+        if now - self._resynced_s > RESYNC_S:
+            self._resynced_s = now
+            self._applied.forget()
+            self._tools.writer.forget(self.key)
+        objects = desired(fleet.owned, self._tools.defaults, fleet.size.pods)
+        changed = await self._applied.apply(objects)
+        if changed:
+            for version, kind, name in unwanted(fleet.owned):
+                await self._tools.api.delete(version, kind, self.key.namespace, name)
+            self._tools.log.info("applied", service=str(self.key), objects=changed)
+
+    async def _refuse(self, body: dict[str, object], error: SpecError) -> None:
+        """Says what is wrong with a spec that the API server let in, older than a rule of today, say."""
+        before = status_of(body)
+        first = str(error).splitlines()[0]
+        await self._conditions(before, body, "SpecInvalid", first, ("Accepted", "Ready"))
+
+    async def _tell_trouble(self, error: ApiError) -> None:
+        """Says in the status what the API server refuses, where it can be said."""
+        body = self._tools.world.services.get(self.key)
+        if body is None or error.status == 0:
+            return
+        reason = {403: "Forbidden", 409: "Conflict", 422: "Invalid"}.get(error.status, "ApiError")
+        before = self._control.status if self._control is not None else status_of(body)
+        await self._conditions(before, dict(body), reason, error.message, ("Ready",))
+
+    async def _conditions(
+        self,
+        before: ServiceStatus,
+        body: dict[str, object],
+        reason: str,
+        message: str,
+        false: tuple[ConditionType, ...],
+    ) -> None:
+        meta = body["metadata"]
+        assert isinstance(meta, dict)
+        generation = int(meta.get("generation") or 1)
+        now = datetime.now(UTC)
+        kept = [c for c in before.conditions if c.type not in false]
+        told = [
+            transition(before.conditions, kind, "False", reason, message, now, generation)
+            for kind in false
+        ]
+        status = before.model_copy(
+            update={"conditions": (*kept, *told), "observed_generation": generation}
+        )
+        await self._tools.writer.write(self.key, status)
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two rounds that nothing asks for."""
+        if self._service is None:
+            return RESYNC_S
+        return self._service.spec.scheduling.plan_interval_seconds
+
+    def _wake_later(self) -> None:
+        """Workers that leave are let go a little later."""
+        asyncio.get_running_loop().call_later(1.0, self.wake)
+
+    def _forget(self) -> None:
+        self._applied.forget()
+        self._tools.writer.forget(self.key)
+        self.beat_s = self._clock()
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(GATHER_S, seconds))
+            await asyncio.sleep(GATHER_S)

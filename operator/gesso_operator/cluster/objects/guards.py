@@ -5,7 +5,11 @@ from __future__ import annotations
 from gesso_operator.cluster import names
 from gesso_operator.cluster.objects.common import Object, Owned
 
-OPERATOR_LABELS = {"app.kubernetes.io/name": "gesso-operator"}
+#: As the chart labels the operator's pod.
+OPERATOR_LABELS = {
+    "app.kubernetes.io/name": "gesso",
+    "app.kubernetes.io/component": "operator",
+}
 
 
 def service_account(owned: Owned, name: str, component: str) -> Object:

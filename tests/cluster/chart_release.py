@@ -1,0 +1,112 @@
+"""The chart as it is installed in tests: by a helm of either major version, with programs from local files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cluster.control_plane import ControlPlane
+from cluster.images import python_pod
+from cluster.processes import wait_for
+from cluster.tools import Tools
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "gesso"
+CRD = "customresourcedefinition/diffusionservices.gesso.dev"
+CRD_TEMPLATE = Path("templates") / "crd.yaml"
+
+
+def pod_values() -> dict[str, Any]:
+    """Values by which all pods run this checkout's code from the node's files, whatever their image holds."""
+    spec = python_pod("gesso_operator.cluster", "operator")["spec"]
+    (container,) = spec["containers"]
+    return {
+        "images": {
+            "operator": "localhost/gesso-operator:test",
+            "router": "localhost/gesso-router:test",
+            "worker": "localhost/gesso-worker:test",
+            "pullPolicy": "Never",
+        },
+        "operator": {
+            "command": container["command"],
+            "extraEnv": container["env"],
+            "extraVolumes": spec["volumes"],
+            "extraVolumeMounts": container["volumeMounts"],
+        },
+        "podDefaults": {
+            "router": python_pod("gesso_router.server", "router"),
+            "worker": python_pod("gesso_worker.server", "worker"),
+        },
+        "helmTest": {"python": sys.executable},
+    }
+
+
+def earlier_chart(folder: Path) -> Path:
+    """A chart as one of an earlier version was: another version, and a CRD without a short name."""
+    chart = folder / "gesso"
+    shutil.copytree(CHART, chart)
+    for path, now, then in (
+        (chart / "Chart.yaml", "version: 0.1.0\n", "version: 0.0.9\n"),
+        (chart / CRD_TEMPLATE, "    shortNames:\n    - dsvc\n", ""),
+    ):
+        text = path.read_text()
+        if now not in text:
+            raise AssertionError(f"{path}: {now!r} is not in it")
+        path.write_text(text.replace(now, then, 1))
+    return chart
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release by one helm."""
+
+    helm: Path
+    plane: ControlPlane
+    namespace: str
+    name: str = "gesso"
+
+    def run(
+        self, *words: str | Path, values: dict[str, Any] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `helm WORDS` in the release's namespace. Raises AssertionError with what it said."""
+        done = subprocess.run(
+            [str(self.helm), *map(str, words), "--namespace", self.namespace]
+            + (["--values", "-"] if values is not None else []),
+            input=None if values is None else yaml.safe_dump(values),
+            env={
+                "KUBECONFIG": str(self.plane.kubeconfig),
+                "HOME": str(self.plane.folder),
+                "PATH": "/usr/bin:/bin",
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"helm {words[0]}: {done.stdout}{done.stderr}")
+        return done
+
+    def revision(self) -> tuple[int, str]:
+        """Number and state of the last revision."""
+        history = json.loads(self.run("history", self.name, "--output", "json").stdout)
+        return history[-1]["revision"], history[-1]["status"]
+
+
+def helm_of(tools: Tools, major: int) -> Path:
+    """The helm of a major version."""
+    return tools.go(f"helm{major}")
+
+
+def served(plane: ControlPlane) -> None:
+    """Waits until the API server serves DiffusionServices. Raises AssertionError."""
+    plane.kubectl("wait", "--for=condition=Established", CRD, "--timeout=30s")
+    # It takes a moment to serve a kind that is established.
+    ask = ("get", "diffusionservices.gesso.dev", "-A")
+    if not wait_for(lambda: plane.kubectl(*ask, check=False).returncode == 0, 20.0, 0.2):
+        raise AssertionError("the API server does not serve DiffusionServices")

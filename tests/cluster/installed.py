@@ -1,0 +1,130 @@
+"""Gesso installed in the test cluster by Helm, its programs run from this checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cluster.images import python_pod
+from cluster.node import Cluster
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "gesso"
+SYSTEM = "gesso-system"
+_OPERATOR = "gesso-operator"
+
+
+def chart_values() -> dict[str, Any]:
+    """Values of the chart under which every container runs this checkout's Python."""
+    pod = python_pod("gesso_operator.cluster", "operator")["spec"]
+    container = pod["containers"][0]
+    return {
+        "images": {"registry": "localhost", **_images(), "pullPolicy": "Never"},
+        "operator": {
+            "command": container["command"],
+            "extraEnv": container["env"],
+            "extraVolumes": pod["volumes"],
+            "extraVolumeMounts": container["volumeMounts"],
+        },
+        "podDefaults": {
+            "router": python_pod("gesso_router.server", "router"),
+            "worker": python_pod("gesso_worker.server", "worker"),
+        },
+    }
+
+
+def _images() -> dict[str, str]:
+    return {part: f"localhost/gesso-{part}:test" for part in ("operator", "router", "worker")}
+
+
+class Installed:
+    """A release in a cluster."""
+
+    def __init__(self, cluster: Cluster, helm: str = "helm3") -> None:
+        """Installs nothing yet; `helm` is helm3 or helm4."""
+        self.cluster, self._helm = cluster, cluster.tools.go(helm)
+
+    def helm(self, *arguments: str) -> str:
+        """Runs Helm. Raises RuntimeError with what it said."""
+        env = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig), "HELM_CACHE_HOME": "/tmp"}
+        done = subprocess.run(
+            [str(self._helm), *arguments], env=env, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def install(self, folder: Path, **more: Any) -> str:
+        """`helm install`, and waits until the operator is ready."""
+        values = folder / "values.yaml"
+        values.write_text(yaml.safe_dump({**chart_values(), **more}))
+        return self.helm(
+            *("install", "gesso", str(CHART), "-n", SYSTEM, "--create-namespace"),
+            *("-f", str(values), "--wait", "--timeout", "120s"),
+        )
+
+    def uninstall(self) -> str:
+        """`helm uninstall`."""
+        return self.helm("uninstall", "gesso", "-n", SYSTEM, "--wait")
+
+    def service(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        """A DiffusionService as it is."""
+        return self.cluster.get("dsvc", name, "-n", namespace)
+
+    def condition(self, name: str, kind: str, namespace: str = "default") -> dict[str, Any]:
+        """A condition; empty where it is not there yet."""
+        status = self.service(name, namespace).get("status") or {}
+        found: dict[str, Any] = next(
+            (c for c in status.get("conditions", []) if c["type"] == kind), {}
+        )
+        return found
+
+    def address(self, name: str, namespace: str = "default") -> str:
+        """The cluster's address of a service's routers."""
+        found: str = self.cluster.get("service", name, "-n", namespace)["spec"]["clusterIP"]
+        return found
+
+    def pods(self, selector: str, namespace: str = "default") -> list[dict[str, Any]]:
+        """Pods by label."""
+        found: list[dict[str, Any]] = self.cluster.get("pods", "-n", namespace, "-l", selector)[
+            "items"
+        ]
+        return found
+
+    def operator_log(self, lines: int = 200) -> str:
+        """What the operator said last."""
+        return self.cluster.kubectl(
+            "logs", f"deploy/{_OPERATOR}", "-n", SYSTEM, f"--tail={lines}", check=False
+        ).stdout
+
+    def wait(self, what: str, check: Callable[[], Any], seconds: float = 60.0) -> float:
+        """Seconds until a check holds; fails with the operator's last words where it does not."""
+        began = time.monotonic()
+        while True:
+            try:
+                if check():
+                    return time.monotonic() - began
+            except RuntimeError:
+                pass
+            if time.monotonic() - began > seconds:
+                shown = self.cluster.kubectl("get", "dsvc,pods", "-A", check=False).stdout
+                raise AssertionError(
+                    f"not within {seconds:g} s: {what}\n{shown}\n{self.operator_log(30)}"
+                )
+            time.sleep(0.1)
+
+    def mixed(self, name: str) -> dict[int, int]:
+        """Workers by skipped steps, as the status tells."""
+        mix = (self.service(name).get("status") or {}).get("mix", "")
+        return {int(k): int(n) for k, n in (part.split(":") for part in mix.split(",") if part)}
+
+
+def merge_patch(**spec: Any) -> tuple[str, ...]:
+    """Arguments of `kubectl patch` that change a spec."""
+    return ("--type=merge", "-p", json.dumps({"spec": spec}))

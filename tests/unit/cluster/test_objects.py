@@ -1,0 +1,162 @@
+"""The manifests of a service's objects."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gesso.api import load_service, parse_service
+from gesso_operator.cluster import names
+from gesso_operator.cluster.objects import Defaults, desired
+from gesso_operator.cluster.objects.common import Owned
+from gesso_operator.cluster.objects.config import router_hash, worker_hash
+from gesso_operator.cluster.objects.desired import unwanted
+
+SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "tiny.yaml"
+DEFAULTS = Defaults("r:1", "w:1")
+
+
+def service(**changes):
+    """The sample with `part={field: value}` changed."""
+    body = yaml.safe_load(SAMPLE.read_text())
+    for part, fields in changes.items():
+        if isinstance(fields, dict):
+            body["spec"].setdefault(part, {}).update(fields)
+        else:
+            body["spec"][part] = fields
+    return parse_service(yaml.safe_dump(body))
+
+
+def objects(defaults=DEFAULTS, replicas=2, **changes):
+    found = desired(Owned(service(**changes), "ns", "uid"), defaults, replicas)
+    return {(o["kind"], o["metadata"]["name"]): o for o in found}
+
+
+def pods(found):
+    return [
+        found["StatefulSet", "tiny-worker"]["spec"]["template"],
+        found["Deployment", "tiny-router"]["spec"]["template"],
+    ]
+
+
+def test_every_object_belongs_to_the_service_and_carries_its_labels():
+    for body in objects().values():
+        meta = body["metadata"]
+        assert meta["namespace"] == "ns"
+        assert meta["labels"][names.LABEL_SERVICE] == "tiny"
+        assert meta["labels"][names.LABEL_MANAGED_BY] == names.MANAGER
+        owner = meta["ownerReferences"][0]
+        assert (owner["uid"], owner["controller"], owner["kind"]) == ("uid", True, names.KIND)
+
+
+def test_pods_are_what_the_restricted_standard_asks_for():
+    for template in pods(objects()):
+        spec = template["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+
+
+def test_workers_are_replaced_one_at_a_time_and_start_together():
+    spec = objects(replicas=5)["StatefulSet", "tiny-worker"]["spec"]
+    assert (spec["replicas"], spec["podManagementPolicy"]) == (5, "Parallel")
+    assert spec["updateStrategy"] == {"type": "RollingUpdate"}
+    assert spec["serviceName"] == "tiny-workers"
+
+
+def test_the_service_file_is_one_that_the_processes_accept():
+    config = objects()["ConfigMap", "tiny-service"]["data"]["service.yaml"]
+    assert parse_service(config).spec == load_service(SAMPLE).spec
+
+
+def test_an_edit_of_the_slo_restarts_nothing_and_one_of_the_ladder_does():
+    before, after = service(), service(slo={"latencySeconds": 9})
+    assert worker_hash(before) == worker_hash(after)
+    assert router_hash(before) == router_hash(after)
+    ladder = service(variants=[{"name": "default", "skippedSteps": [0, 10]}])
+    assert worker_hash(before) != worker_hash(ladder)
+    assert router_hash(before) != router_hash(ladder)
+    policy = service(scheduling={"policy": "Argus"})
+    assert worker_hash(before) == worker_hash(policy)
+    assert router_hash(before) != router_hash(policy)
+
+
+def test_templates_of_administrator_and_user_are_laid_over_but_take_no_pod_away():
+    admin = {
+        "metadata": {"labels": {"team": "a"}},
+        "spec": {"containers": [{"name": "worker", "env": [{"name": "X", "value": "admin"}]}]},
+    }
+    mine = {
+        "podTemplate": {
+            "metadata": {"labels": {"team": "b"}, "annotations": {"note": "1"}},
+            "spec": {
+                "priorityClassName": "high",
+                "containers": [{"name": "worker", "env": [{"name": "X", "value": "mine"}]}],
+            },
+        }
+    }
+    template = pods(objects(Defaults("r", "w", {}, admin), workers=mine))[0]
+    labels = template["metadata"]["labels"]
+    assert labels["team"] == "b"
+    assert labels[names.LABEL_SERVICE] == "tiny"
+    assert template["metadata"]["annotations"]["note"] == "1"
+    assert names.ANNOTATION_SPEC in template["metadata"]["annotations"]
+    env = {e["name"]: e.get("value") for e in template["spec"]["containers"][0]["env"]}
+    assert env["X"] == "mine"
+    assert template["spec"]["priorityClassName"] == "high"
+
+
+def test_a_claim_is_mounted_and_named_as_a_folder():
+    found = objects(model={"source": "pvc://weights/sdxl/base"})
+    spec = found["StatefulSet", "tiny-worker"]["spec"]["template"]["spec"]
+    claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == [{"claimName": "weights", "readOnly": True}]
+    text = found["ConfigMap", "tiny-service"]["data"]["service.yaml"]
+    assert parse_service(text).spec.model.source == "/models/sdxl/base"
+
+
+def test_a_token_storage_image_and_resources_reach_the_pods():
+    found = objects(
+        model={
+            "tokenSecret": {"name": "hf"},
+            "storage": {"size": "20Gi", "storageClassName": "fast"},
+        },
+        workers={
+            "image": "mine:2",
+            "imagePullPolicy": "Always",
+            "resources": {"limits": {"nvidia.com/gpu": 1}},
+            "nodeSelector": {"gpu": "a100"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        },
+    )
+    workload = found["StatefulSet", "tiny-worker"]["spec"]
+    claim = workload["volumeClaimTemplates"][0]
+    assert claim["spec"]["storageClassName"] == "fast"
+    spec = workload["template"]["spec"]
+    container = spec["containers"][0]
+    assert (container["image"], container["imagePullPolicy"]) == ("mine:2", "Always")
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": "1"}}
+    assert spec["nodeSelector"] == {"gpu": "a100"}
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    token = next(e for e in container["env"] if e["name"] == "HF_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"] == {"name": "hf", "key": "token"}
+    assert "hub" not in [v["name"] for v in spec["volumes"]]
+
+
+@pytest.mark.parametrize("policy", [True, False])
+def test_what_is_optional_is_there_when_asked_for(policy):
+    found = objects(Defaults("r", "w", monitors=True), networkPolicy=policy)
+    assert (("NetworkPolicy", "tiny-worker") in found) == policy
+    assert ("PodMonitor", "tiny-router") in found
+    gone = unwanted(Owned(service(networkPolicy=policy), "ns", "uid"))
+    assert bool(gone) != policy
+
+
+def test_the_same_service_makes_the_same_objects():
+    assert objects() == objects()

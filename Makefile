@@ -16,7 +16,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test check lint types contracts unit format stubs stubs-check crds crds-check bench clean
+.PHONY: help setup demo test check lint types contracts unit format stubs stubs-check crds crds-check chart chart-check cluster-tools cluster-up cluster-down kind-demo bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -44,11 +44,12 @@ demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and s
 	@$(BIN)/gesso demo
 
 test: $(VENV)/.ready ## every check and every test
-	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check
-	@echo "[test] unit and integration tests"
+	@$(MAKE) --no-print-directory cluster-tools
+	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check chart-check
+	@echo "[test] unit and integration tests, and those on a cluster"
 	@$(BIN)/pytest -q
 
-check: $(VENV)/.ready lint types contracts stubs-check crds-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
+check: $(VENV)/.ready lint types contracts stubs-check crds-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
 
 lint: $(VENV)/.ready
 	@echo "[check] format and lint"
@@ -89,6 +90,25 @@ crds-check: $(VENV)/.ready
 	@$(BIN)/python -m gesso.api.crd | cmp -s - crds/gesso.dev_diffusionservices.yaml \
 	  && $(BIN)/python -m gesso.api.crd_reference | cmp -s - docs/reference/diffusionservice.md \
 	  || { echo "stale: run make crds"; exit 1; }
+
+chart: $(VENV)/.ready ## what is made of the chart's values and the CRD: the chart, its reference, manifests/install.yaml
+	@$(BIN)/python charts/make_chart.py
+
+chart-check: $(VENV)/.ready
+	@echo "[check] the chart and manifests/install.yaml are current"
+	@$(BIN)/python charts/make_chart.py --check
+
+cluster-tools: $(VENV)/.ready ## the programs of the test cluster, once: minutes, into ~/.cache/gesso
+	@$(BIN)/python tests/cluster/tools.py
+
+cluster-up: $(VENV)/.ready ## a Kubernetes cluster on this machine, to play with (Linux, root)
+	@$(BIN)/python tests/cluster/main.py up
+
+cluster-down: $(VENV)/.ready ## ends it
+	@$(BIN)/python tests/cluster/main.py down
+
+kind-demo: ## Gesso on Kubernetes in Docker (kind): images, chart, the tiny model
+	@hack/kind-demo.sh
 
 bench: $(VENV)/.ready ## every benchmark, but the table of quality, which takes hours of CPU
 	@for f in $(filter-out bench/bench_quality_table.py,$(wildcard bench/bench_*.py)); do $(BIN)/python $$f; done

@@ -20,6 +20,7 @@ from gesso.api import (
     WorkerStatus,
     transition,
 )
+from gesso_operator.fastest import slo_below_fastest_image
 from gesso_operator.fleet import Member
 from gesso_operator.planning import Decision, Reason, WorkerView
 from gesso_operator.window import Window
@@ -59,7 +60,7 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
             before.conditions, kind, status, reason, message, now, generation
         )
 
-    put("Accepted", ("True", "SpecAccepted", "the spec is valid"))
+    put("Accepted", _accepted(service, tick))
     put("WorkersReady", _workers(service, tick))
     put("ProfileReady", _profile(tick))
     put("RouterReady", _router(tick))
@@ -104,6 +105,14 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
             ),
         ),
     )
+
+
+def _accepted(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
+    """The spec itself is checked before; whether its deadline can be met at all, only workers tell."""
+    told = slo_below_fastest_image(service, tick.workers)
+    if told:
+        return "False", "SLOBelowFastestImage", told
+    return "True", "SpecAccepted", "the spec is valid"
 
 
 def _slo_status(tick: Tick) -> SloStatus:

@@ -1,50 +1,22 @@
-"""The chart as it is installed in tests: by a helm of either major version, with programs from local files."""
+"""The chart as it is installed in tests: by a helm of either major version."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from cluster.control_plane import ControlPlane
-from cluster.images import python_pod
+from cluster.installed import CHART
 from cluster.processes import wait_for
 from cluster.tools import Tools
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "gesso"
 CRD = "customresourcedefinition/diffusionservices.gesso.dev"
 CRD_TEMPLATE = Path("templates") / "crd.yaml"
-
-
-def pod_values() -> dict[str, Any]:
-    """Values by which all pods run this checkout's code from the node's files, whatever their image holds."""
-    spec = python_pod("gesso_operator.cluster", "operator")["spec"]
-    (container,) = spec["containers"]
-    return {
-        "images": {
-            "operator": "localhost/gesso-operator:test",
-            "router": "localhost/gesso-router:test",
-            "worker": "localhost/gesso-worker:test",
-            "pullPolicy": "Never",
-        },
-        "operator": {
-            "command": container["command"],
-            "extraEnv": container["env"],
-            "extraVolumes": spec["volumes"],
-            "extraVolumeMounts": container["volumeMounts"],
-        },
-        "podDefaults": {
-            "router": python_pod("gesso_router.server", "router"),
-            "worker": python_pod("gesso_worker.server", "worker"),
-        },
-        "helmTest": {"python": sys.executable},
-    }
 
 
 def earlier_chart(folder: Path) -> Path:

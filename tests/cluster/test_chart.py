@@ -3,9 +3,10 @@
 import uuid
 
 import pytest
-from cluster.chart_release import CHART, CRD, ROOT, Release, earlier_chart, helm_of, served
+from cluster.chart_release import CRD, Release, earlier_chart, helm_of, served
 from cluster.control_plane import ControlPlane
 from cluster.fixtures import tools_or_skip
+from cluster.installed import CHART, ROOT
 
 TINY = ROOT / "manifests" / "samples" / "tiny.yaml"
 

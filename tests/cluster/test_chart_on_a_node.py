@@ -1,9 +1,11 @@
 """The chart where pods run: the operator gets ready, `helm test` passes, users' roles reach Kubernetes' own."""
 
+import sys
 import uuid
 
 import pytest
-from cluster.chart_release import CHART, Release, helm_of, pod_values
+from cluster.chart_release import CRD, Release, helm_of
+from cluster.installed import CHART, chart_values
 
 
 @pytest.fixture(params=[3, 4], ids=["helm-3", "helm-4"])
@@ -13,12 +15,17 @@ def release(cluster, request):
     made = Release(helm_of(cluster.tools, request.param), cluster, namespace)
     yield made
     made.run("uninstall", made.name, "--wait", check=False)
+    # Other tests of this cluster install it anew, by a release of their own.
+    cluster.kubectl("delete", CRD, "--ignore-not-found", "--timeout=60s")
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def values(release):
-    # Nothing is served here: other tests of this cluster may have their own operator.
-    return {**pod_values(), "watchNamespaces": [release.namespace]}
+    return {
+        **chart_values(),
+        "watchNamespaces": [release.namespace],
+        "helmTest": {"python": sys.executable},
+    }
 
 
 @pytest.mark.timeout(300)

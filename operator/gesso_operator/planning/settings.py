@@ -193,6 +193,11 @@ class Settings:
             policy=spec.scheduling.policy,
             mode=spec.scheduling.mode,
             max_batch=workers.max_batch,
+            models=tuple(
+                ModelVariant(v.name, v.model.steps)
+                for v in spec.variants[1:]
+                if v.model is not None
+            ),
             workers_min=workers.least if elastic else None,
             workers_max=workers.most if elastic else None,
             start_s=workers.start_seconds if elastic else 0.0,

@@ -27,7 +27,7 @@ from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.objects import Defaults
 from gesso_operator.cluster.runner import Tools
 from gesso_operator.cluster.status_writer import StatusWriter
-from gesso_operator.cluster.watch import watch
+from gesso_operator.cluster.watch import Watches
 from gesso_operator.cluster.web import Web
 from gesso_operator.cluster.world import World
 from gesso_operator.logs import Log
@@ -37,7 +37,7 @@ _MONITORING = "monitoring.coreos.com/v1"
 
 async def serve(flags: Flags, log: Log) -> int:
     """Runs until a signal; gives the exit code."""
-    stop, ready = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -68,39 +68,34 @@ async def serve(flags: Flags, log: Log) -> int:
         leads=lambda: leadership.held,
     )
     manager = Manager(tools)
-    # kopf's own: it may set it itself when it fails.
-    unwatch = asyncio.Event()
-    watching = asyncio.create_task(watch(world, flags.namespaces, unwatch, ready), name="watch")
+    watches = Watches(world, flags.namespaces)
 
     def alive() -> str:
-        if watching.done():
+        if watches.ended.done():
             return "the watches have ended"
         frozen = manager.frozen()
         return f"no round for too long: {', '.join(frozen)}" if frozen else ""
 
-    web = Web(
-        alive, lambda: "" if ready.is_set() else "the watches are not open", registry(manager)
-    )
+    web = Web(alive, lambda: "" if watches.open else "the watches are not open", registry(manager))
     try:
         port = await web.start(flags.host, flags.port)
     except OSError as error:
-        watching.cancel()
         raise UsageError(f"--http: port {flags.port}: {error.strerror or error}") from None
     log.info("up", pod=flags.pod, http_port=port, namespaces=",".join(flags.namespaces) or "all")
+    watches.start()
     leading = asyncio.create_task(leadership.run(stop), name="lease")
     stopping = asyncio.create_task(stop.wait(), name="signal")
-    await asyncio.wait((watching, leading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((watches.ended, leading, stopping), return_when=asyncio.FIRST_COMPLETED)
     code = 0
     if not stopping.done():
         code = 1
-        for task in (watching, leading):
-            if task.done():
-                cause = None if task.cancelled() else task.exception()
-                log.error("failed", message=f"{task.get_name()} ended: {cause!r}")
+        for what, ended in (("watches", watches.ended), ("lease", leading)):
+            if ended.done():
+                log.error("failed", message=f"{what} ended: {ended.exception()!r}")
         stop.set()
-    unwatch.set()
     await manager.stop()
-    await asyncio.wait({watching, leading}, timeout=10.0)
+    await asyncio.wait({leading}, timeout=10.0)
+    await watches.stop()
     await web.stop()
     await api.close()
     await plain.close()
@@ -121,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # kopf asks for the user's name, which a container may not have.
     os.environ.setdefault("USER", "gesso")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # It tells of a missing configuration itself, before the error that is told here.
+    logging.getLogger("kubernetes").setLevel(logging.ERROR)
     try:
         flags = parse(sys.argv[1:] if arguments is None else arguments)
         gc.freeze()

@@ -6,13 +6,15 @@ No handler writes, so that kopf adds neither finalizers nor annotations of its o
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 import kopf
 
 from gesso_operator.cluster import names
-from gesso_operator.cluster.world import World
+from gesso_operator.cluster.world import Body, World
 
 #: A watch that is silent for so long is opened again: the API server sends bookmarks each minute.
 SILENCE_S = 70.0
@@ -29,6 +31,19 @@ OWNED = (
 )
 
 
+class Sink(Protocol):
+    """Where events go."""
+
+    def service_event(self, kind: str | None, body: Body) -> None:
+        """A DiffusionService came, changed or went."""
+
+    def pod_event(self, kind: str | None, body: Body) -> None:
+        """A pod came, changed or went."""
+
+    def owned_event(self, kind: str | None, body: Body) -> None:
+        """Another owned object came, changed or went."""
+
+
 class _ForEver:
     """Seconds between tries: an API server that is away comes back, however long it takes."""
 
@@ -39,7 +54,7 @@ class _ForEver:
             seconds = min(_LONGEST_BACKOFF_S, 2 * seconds)
 
 
-def registry(world: World) -> kopf.OperatorRegistry:
+def registry(world: Sink) -> kopf.OperatorRegistry:
     """Handlers of every watch."""
     found = kopf.OperatorRegistry()
 
@@ -86,15 +101,75 @@ def configure(settings: kopf.OperatorSettings) -> None:
         settings.watching.label_selectors[plural] = selector
 
 
-async def watch(
-    world: World, namespaces: Collection[str], stop: asyncio.Event, ready: asyncio.Event
-) -> None:
-    """Watches until told to stop. Raises what kopf cannot go on from."""
-    await kopf.operator(
-        registry=registry(world),
-        clusterwide=not namespaces,
-        namespaces=tuple(namespaces),
-        standalone=True,
-        stop_flag=stop,
-        ready_flag=ready,
-    )
+class Watches:
+    """kopf in a thread and an event loop of its own.
+
+    It takes the signals of the main thread's loop, and at its end cancels every task that began after it: both
+    are its own there. Events come over to the loop that began it.
+    """
+
+    def __init__(self, world: World, namespaces: Collection[str]) -> None:
+        """Must be made inside the event loop that owns the world. Watches nothing yet."""
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._loop, self._namespaces = loop, tuple(namespaces)
+        self._registry = registry(_Handing(world, loop))
+        self._stop, self._ready = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
+
+    @property
+    def open(self) -> bool:
+        """Whether what exists has been listed."""
+        return self._ready.is_set()
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends the watches; waits a little."""
+        self._stop.set()
+        await asyncio.wait({self.ended}, timeout=5.0)
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry,
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
+                    standalone=True,
+                    stop_flag=self._stop,
+                    ready_flag=self._ready,
+                )
+            )
+        except BaseException as failure:
+            error = failure
+        # The loop is gone where nobody waits any more.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self.ended.done():
+            return
+        if error is not None:
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(None)
+
+
+class _Handing:
+    """Hands events over to the loop that owns the world, in their order."""
+
+    def __init__(self, world: World, loop: asyncio.AbstractEventLoop) -> None:
+        self._world, self._loop = world, loop
+
+    def service_event(self, kind: str | None, body: Body) -> None:
+        self._loop.call_soon_threadsafe(self._world.service_event, kind, body)
+
+    def pod_event(self, kind: str | None, body: Body) -> None:
+        self._loop.call_soon_threadsafe(self._world.pod_event, kind, body)
+
+    def owned_event(self, kind: str | None, body: Body) -> None:
+        self._loop.call_soon_threadsafe(self._world.owned_event, kind, body)

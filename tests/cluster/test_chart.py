@@ -39,6 +39,7 @@ def operator(plane, release):
     return plane.get("deployment", "gesso-operator", "-n", release.namespace)["spec"]["template"]
 
 
+@pytest.mark.timeout(300)
 def test_the_life_of_a_release(plane, release, tmp_path):
     earlier = earlier_chart(tmp_path)
     told = release.run("install", release.name, earlier).stdout

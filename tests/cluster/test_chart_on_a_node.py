@@ -1,11 +1,15 @@
 """The chart where pods run: the operator gets ready, `helm test` passes, users' roles reach Kubernetes' own."""
 
+import json
+import re
 import sys
 import uuid
 
 import pytest
+import yaml
 from cluster.chart_release import CRD, Release, helm_of
-from cluster.installed import CHART, chart_values
+from cluster.installed import CHART, ROOT, chart_values
+from cluster.processes import wait_for
 
 
 @pytest.fixture(params=[3, 4], ids=["helm-3", "helm-4"])
@@ -28,22 +32,71 @@ def values(release):
     }
 
 
+OWNED = {
+    *("configmap/mine-service", "configmap/mine-plan", "service/mine", "service/mine-workers"),
+    *("deployment.apps/mine-router", "statefulset.apps/mine-worker"),
+    *("serviceaccount/mine-router", "serviceaccount/mine-worker"),
+    *("poddisruptionbudget.policy/mine-router", "poddisruptionbudget.policy/mine-worker"),
+    "networkpolicy.networking.k8s.io/mine-worker",
+}
+
+
+def operator_pod(release):
+    words = ("pods", "-n", release.namespace, "-l", "app.kubernetes.io/component=operator")
+    (pod,) = release.plane.get(*words)["items"]
+    return pod
+
+
+def refused(release):
+    """Resources that the API server refused the operator, by its log."""
+    name = operator_pod(release)["metadata"]["name"]
+    log = release.plane.kubectl("logs", name, "-n", release.namespace).stdout
+    return set(re.findall(r'cannot \w+ resource \\*"(\w+)', log))
+
+
 @pytest.mark.timeout(300)
-def test_the_operator_gets_ready_and_helm_test_passes(cluster, release):
+@pytest.mark.parametrize("everywhere", [True, False], ids=["cluster-wide", "one-namespace"])
+def test_the_operator_gets_ready_and_helm_test_passes(release, everywhere):
+    held = values(release) | ({"watchNamespaces": []} if everywhere else {})
+    words = ("--wait", "--timeout", "2m", "--take-ownership")
+    release.run("install", release.name, CHART, *words, values=held)
+    assert release.revision() == (1, "deployed")
+    assert operator_pod(release)["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert "Succeeded" in release.run("test", release.name).stdout
+    assert refused(release) == set()
+
+
+@pytest.mark.timeout(300)
+def test_the_rights_are_enough_to_look_after_a_service(cluster, release):
     words = ("--wait", "--timeout", "2m", "--take-ownership")
     release.run("install", release.name, CHART, *words, values=values(release))
-    assert release.revision() == (1, "deployed")
-    pods = ("get", "pods", "-n", release.namespace)
-    (pod,) = cluster.get(*pods[1:], "-l", "app.kubernetes.io/component=operator")["items"]
-    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
-    done = release.run("test", release.name)
-    assert "Succeeded" in done.stdout
-    log = cluster.kubectl("logs", pod["metadata"]["name"], "-n", release.namespace).stdout
-    assert "orbidden" not in log
+    service = yaml.safe_load((ROOT / "manifests" / "samples" / "tiny.yaml").read_text())
+    service["metadata"]["name"] = "mine"
+    service["spec"]["workers"]["replicas"] = 0
+    service["spec"]["networkPolicy"] = True
+    namespace = ("-n", release.namespace)
+    cluster.kubectl("apply", *namespace, "-f", "-", text=json.dumps(service))
+    kinds = "cm,svc,deploy,sts,sa,pdb,netpol"
+
+    def owned():
+        return set(cluster.kubectl("get", kinds, *namespace, "-o", "name").stdout.split())
+
+    def told():
+        return cluster.get("dsvc", "mine", *namespace).get("status", {}).get("conditions")
+
+    assert wait_for(lambda: owned() >= OWNED - {"configmap/mine-plan"}, 30.0, 0.5), owned()
+    assert wait_for(told, 30.0, 0.5)
+    cluster.kubectl(
+        *("patch", "dsvc", "mine", *namespace, "--type=merge", "-p"),
+        json.dumps({"spec": {"networkPolicy": False}}),
+    )
+    policy = "networkpolicy.networking.k8s.io/mine-worker"
+    assert wait_for(lambda: policy not in owned(), 30.0, 0.5)
+    assert refused(release) == set()
 
 
 @pytest.mark.timeout(300)
-def test_helm_test_fails_where_the_operator_is_not_ready(cluster, release):
+def test_helm_test_fails_where_the_operator_is_not_ready(release):
     held = values(release)
     held["operator"] = {**held["operator"], "command": ["/bin/sleep", "3600"]}
     release.run("install", release.name, CHART, "--take-ownership", values=held)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster.bad_fleets import BAD_FLEETS
+from cluster.bad_models import BAD_MODELS
 from cluster.processes import wait_for
-from cluster.spec_cases import BAD, BASE, GOOD, LADDER, LIGHT, Document, changed
+from cluster.spec_cases import BASE, GOOD, LADDER, LIGHT, Document, changed
 
 from gesso.api import ServiceStatus, SloStatus, WorkersStatus, parse_service, service_of
 
@@ -90,7 +92,7 @@ def test_nothing_is_wrong_with_the_schema(crd: Any) -> None:
     assert found == {"NamesAccepted": "True", "Established": "True"}
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda b: b.name)
+@pytest.mark.parametrize("bad", [*BAD_MODELS, *BAD_FLEETS], ids=lambda b: b.name)
 def test_bad_spec_is_refused_with_a_sentence(dry: Services, bad: Any) -> None:
     said = dry.refused("create", "--dry-run=server", "-f", "-", document=bad.document)
     assert bad.server in said

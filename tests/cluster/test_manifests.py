@@ -1,4 +1,4 @@
-"""What is applied as it is: the plain manifest, its rights to the letter, every sample; on a real API server."""
+"""What is applied as it is: the plain manifest, its rights to the letter, every sample, on an API server."""
 
 import copy
 import json

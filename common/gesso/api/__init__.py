@@ -3,7 +3,7 @@
 from gesso.api.base import API_VERSION, KIND
 from gesso.api.fleet import RouterSpec, WorkersSpec
 from gesso.api.loading import Fault, SpecError, load_service, parse_service, service_of
-from gesso.api.model import ModelSpec, VariantSpec
+from gesso.api.model import ModelSpec, OtherModelSpec, VariantSpec
 from gesso.api.service import (
     CacheSpec,
     DiffusionService,
@@ -39,6 +39,7 @@ __all__ = [
     "Fault",
     "Metadata",
     "ModelSpec",
+    "OtherModelSpec",
     "PlanStatus",
     "RouterSpec",
     "SchedulingSpec",

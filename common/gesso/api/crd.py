@@ -9,6 +9,7 @@ import yaml
 
 from gesso.api.base import GROUP, KIND, VERSION
 from gesso.api.crd_schema import structural
+from gesso.api.rules import RULES
 from gesso.api.service import DiffusionService, ServiceSpec
 from gesso.api.status import ServiceStatus
 
@@ -76,6 +77,7 @@ def crd() -> dict[str, Any]:
                             "description": (DiffusionService.__doc__ or "").strip(),
                             "type": "object",
                             "required": ["spec"],
+                            "x-kubernetes-validations": [r.as_schema() for r in RULES if not r.at],
                             "properties": {
                                 "apiVersion": {
                                     "type": "string",

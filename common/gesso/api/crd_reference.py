@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from gesso.api.crd import COLUMNS, crd
 from gesso.api.rules import RULES
-from gesso.api.status import READY_PARTS, ConditionType
+from gesso.api.status import CONDITIONS, READY_PARTS, ConditionType
 
 Schema = Mapping[str, Any]
 _BOUNDS = (
@@ -41,15 +41,19 @@ def reference() -> str:
         "",
         "## Conditions",
         "",
-        "`Ready` is True when these are: "
-        + ", ".join(f"`{part}`" for part in READY_PARTS)
-        + ". Beside it stand "
-        + ", ".join(f"`{c}`" for c in get_args(ConditionType) if c not in (*READY_PARTS, "Ready"))
-        + ". Each carries a reason for machines and a sentence for people.",
+        "Each is `True`, `False` or `Unknown`, with a reason for machines, a sentence for people, and the "
+        "generation of the spec that it is about.",
+        "",
+        "| condition | part of `Ready` | what it tells when `True` |",
+        "|---|---|---|",
+        *(
+            f"| `{kind}` | {'yes' if kind in READY_PARTS else ''} | {CONDITIONS[kind]} |"
+            for kind in get_args(ConditionType)
+        ),
         "",
         "## What a spec must hold across its fields",
         "",
-        *(f"- `{rule.at}{rule.field}`: {rule.message}." for rule in RULES),
+        *(f"- `{rule.path}`: {rule.sentence}." for rule in RULES),
         "",
     ]
     for name in ("spec", "status"):
@@ -89,7 +93,7 @@ def _type(schema: Schema) -> str:
 
 
 def _default(schema: Schema) -> str:
-    if "default" not in schema or schema["default"] == {} or schema["default"] == [{}]:
+    if schema.get("default", {}) == {}:
         return ""
     return f"`{json.dumps(schema['default'])}`"
 

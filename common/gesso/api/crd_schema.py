@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gesso.api.rules import RULES
+from gesso.api.base import PATTERNS
+from gesso.api.rules import RULES, pattern_rule
 
 Schema = dict[str, Any]
 _KEPT = (
@@ -57,9 +58,12 @@ def _node(raw: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> Schema:
         found["x-kubernetes-list-type"] = "atomic"
     elif kind == "object":
         _object(raw, found, defs, path)
-    rules = [r.as_schema() for r in RULES if r.at == path]
+    rules = [r for r in RULES if r.at == path]
+    if found.get("pattern") in PATTERNS and path.startswith("spec"):
+        # A pattern tells nobody what is wrong; a rule does.
+        rules.append(pattern_rule(path, found.pop("pattern")))
     if rules:
-        found["x-kubernetes-validations"] = rules
+        found["x-kubernetes-validations"] = [r.as_schema() for r in rules]
     return found
 
 
@@ -117,5 +121,12 @@ def _default(value: Any, schema: Schema) -> Any:
     if schema.get("type") == "array":
         if not value:
             return None
-        return [{} if isinstance(item, Mapping) else item for item in value]
+        return [_told(item) for item in value]
     return None if value in (None, "") else value
+
+
+def _told(value: Any) -> Any:
+    """Without what is null."""
+    if not isinstance(value, Mapping):
+        return value
+    return {k: v for k, v in value.items() if v is not None}

@@ -14,8 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gesso.api.base import KIND
-from gesso.api.pods import QUANTITY_PATTERN
+from gesso.api.base import DNS_LABEL, KIND, PATTERNS
 from gesso.api.service import DiffusionService
 
 LARGEST_FILE_BYTES = 1 << 20
@@ -192,9 +191,8 @@ def _allowed(error: ErrorDetails) -> str:
         "too_short": f"at least {ctx.get('min_length')} of them",
         "too_long": f"at most {ctx.get('max_length')} of them",
         "string_too_short": "not empty",
-        "string_pattern_mismatch": "a quantity such as 500m, 2 or 1.5Gi"
-        if ctx.get("pattern") == QUANTITY_PATTERN
-        else "a DNS label: a-z, 0-9 and -, at most 63 characters",
+        "string_too_long": f"at most {ctx.get('max_length')} characters",
+        "string_pattern_mismatch": PATTERNS.get(str(ctx.get("pattern")), PATTERNS[DNS_LABEL]),
         "not_allowed": str(ctx.get("allowed")),
     }
     if kind in by_kind:

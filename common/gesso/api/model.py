@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from gesso.api.base import ApiModel, DnsLabel, fault
+from gesso.api.base import ApiModel, DnsLabel, Share, fault
 from gesso.api.pods import SecretKey, Storage
 
 DEFAULT_LADDER = (0, 5, 10, 15, 20, 25)
 PVC_PATTERN = r"^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(/.*)?$"
+
+
+def _claim(source: str) -> str:
+    if source.startswith("pvc://") and not re.fullmatch(PVC_PATTERN, source):
+        raise fault("pvc://CLAIM or pvc://CLAIM/FOLDER, the claim's name in lower case", source)
+    return source
+
 
 Pixels = Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
 
@@ -66,33 +73,68 @@ class ModelSpec(ApiModel):
         "not fetch them again.",
     )
 
-    @field_validator("source")
-    @classmethod
-    def _pvc(cls, value: str) -> str:
-        if value.startswith("pvc://") and not re.match(PVC_PATTERN, value):
-            raise fault("pvc://CLAIM or pvc://CLAIM/FOLDER, the claim's name in lower case", value)
-        return value
+    _source = field_validator("source")(_claim)
+
+
+class OtherModelSpec(ApiModel):
+    """Another model that workers may change to: each image in full, none of the cache."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Where the model lies, as `spec.model.source`; its images have the size of those of "
+        "`spec.model`.",
+    )
+    steps: int = Field(ge=1, le=1000, description="Denoising steps of an image.")
+    quality: Share = Field(
+        default=0.88,
+        gt=0,
+        description="Assumed quality relative to `spec.model` in full. The default is what SDXL-Lightning "
+        "reaches by the published figures; measure it on prompts of your own.",
+    )
+
+    _source = field_validator("source")(_claim)
 
 
 class VariantSpec(ApiModel):
-    """One way to run the model: a ladder of skipped steps."""
+    """One way to make an image: the ladder of the service's model, or another model."""
 
     name: DnsLabel = Field(
-        default="default", description="Name of the variant, a DNS label: a-z, 0-9 and `-`."
+        default="default",
+        description="Name of the variant, a DNS label: a-z, 0-9 and `-`; each has one of its own.",
     )
-    skipped_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=DEFAULT_LADDER,
+    skipped_steps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None,
         min_length=1,
         max_length=32,
-        description="The levels: how many denoising steps K may be skipped, ascending, starting with "
-        "0 and each below `spec.model.steps`. Latents are cached at each of them.",
+        description="The levels of `spec.model`: how many denoising steps K may be skipped, ascending, "
+        "starting with 0 and each below `spec.model.steps`. Latents are cached at each of them.",
+    )
+    model: OtherModelSpec | None = Field(
+        default=None, description="Another model in place of levels of `spec.model`."
     )
 
     @field_validator("skipped_steps")
     @classmethod
-    def _ladder(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+    def _ladder(cls, levels: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if levels is None:
+            return None
         if levels[0] != 0:
             raise fault("the first level is 0 (full generation)", levels)
         if list(levels) != sorted(set(levels)):
             raise fault("ascending, each level once", levels)
         return levels
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.skipped_steps is None) == (self.model is None):
+            raise fault(
+                "a variant has either skippedSteps (levels of spec.model) or model (another model)",
+                self.name,
+            )
+        return self
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels K, ascending from 0; another model has only K = 0."""
+        return self.skipped_steps or (0,)

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
-from gesso.api.base import ApiModel
+from gesso.api.base import PATTERNS, QUANTITY, ApiModel, fault
 
-#: As Kubernetes has it: 500m, 2, 1.5Gi, 1e3.
-QUANTITY_PATTERN = (
-    r"^[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi|[eE][+-]?[0-9]+)?$"
+#: Labels by which the operator finds a pod, and Gesso's own: not a pod template's to set.
+OWN_PREFIX = "gesso.dev/"
+OWN_KEYS = tuple(
+    f"app.kubernetes.io/{part}" for part in ("name", "instance", "component", "managed-by")
+)
+OWN_KEYS_ALLOWED = (
+    f"any key but those of Gesso, which are {OWN_PREFIX}* and app.kubernetes.io/name, instance, component and "
+    "managed-by"
 )
 
 
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+def whole_as_text(value: object) -> object:
+    """A quantity that is written as a whole number, as text. A fraction needs quotes, as the API server has
+    it.
+    """
+    if isinstance(value, float):
+        raise fault(PATTERNS[QUANTITY], value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 #: For the CRD: a quantity may be written as a number.
 INT_OR_STRING: dict[str, JsonValue] = {"x-kubernetes-int-or-string": True}
 Quantity = Annotated[
     str,
-    BeforeValidator(_as_text),
-    Field(pattern=QUANTITY_PATTERN, max_length=64, json_schema_extra=INT_OR_STRING),
+    Field(pattern=QUANTITY, max_length=64, json_schema_extra=INT_OR_STRING),
+    BeforeValidator(whole_as_text),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 LabelText = Annotated[str, Field(max_length=4096)]
@@ -33,11 +43,11 @@ class Resources(ApiModel):
     """What a container asks for and may use."""
 
     requests: dict[str, Quantity] = Field(
-        default={}, max_length=16, description="What is kept free for it, by resource: `cpu: 500m`."
+        default={}, max_length=8, description="What is kept free for it, by resource: `cpu: 500m`."
     )
     limits: dict[str, Quantity] = Field(
         default={},
-        max_length=16,
+        max_length=8,
         description="What it may use at most, by resource: `memory: 16Gi`, `nvidia.com/gpu: 1`.",
     )
 
@@ -67,6 +77,14 @@ class PodMetadata(ApiModel):
     annotations: dict[str, LabelText] = Field(
         default={}, max_length=64, description="Further annotations."
     )
+
+    @field_validator("labels", "annotations")
+    @classmethod
+    def _not_our_own(cls, value: dict[str, str]) -> dict[str, str]:
+        own = [key for key in value if key.startswith(OWN_PREFIX) or key in OWN_KEYS]
+        if own:
+            raise fault(OWN_KEYS_ALLOWED, own)
+        return value
 
 
 class PodTemplate(ApiModel):

@@ -20,6 +20,11 @@ _SUFFIXES = {
 }
 _PATTERN = re.compile(r"(?P<number>\d{1,19}(\.\d{1,9})?)(?P<suffix>[A-Za-z]*|[eE][+-]?\d{1,2})")
 LARGEST_BYTES = 2**60
+#: What `parse_bytes` reads, as a pattern for the CRD, and in words.
+PATTERN = (
+    rf"^[0-9]{{1,19}}([.][0-9]{{1,9}})?({'|'.join(_SUFFIXES).strip('|')}|[eE][+-]?[0-9]{{1,2}})?$"
+)
+ALLOWED = "a quantity of bytes above 0, such as 256Mi, 1.5Gi or 1073741824, at most 1024Pi"
 
 
 def parse_bytes(text: str) -> int:
@@ -28,21 +33,20 @@ def parse_bytes(text: str) -> int:
     Follows https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ without the
     suffix `m` (thousandths), which means nothing for bytes. Raises ValueError, naming what is allowed.
     """
-    allowed = "a quantity of bytes above 0, such as 256Mi, 1.5Gi or 1073741824"
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise ValueError(allowed)
+        raise ValueError(ALLOWED)
     suffix = match["suffix"]
     if suffix in _SUFFIXES:
         scale = Decimal(_SUFFIXES[suffix])
     elif suffix[0] in "eE" and len(suffix) > 1 and suffix[1:].lstrip("+-").isdigit():
         scale = Decimal(10) ** int(suffix[1:])
     else:
-        raise ValueError(f"{allowed}; the suffixes are {', '.join(s for s in _SUFFIXES if s)}")
+        raise ValueError(f"{ALLOWED}; the suffixes are {', '.join(s for s in _SUFFIXES if s)}")
     size = Decimal(match["number"]) * scale
     whole = int(size.to_integral_value(rounding="ROUND_CEILING"))
     if not 0 < whole <= LARGEST_BYTES:
-        raise ValueError(f"{allowed}, at most 1024Pi")
+        raise ValueError(ALLOWED)
     return whole
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
-from gesso.api.base import ApiModel, DnsLabel, Share, detail, fault
+from gesso.api.base import SERVICE_NAME, ApiModel, DnsLabel, Share, detail, fault
 from gesso.api.fleet import DEFAULT_EMBEDDING, RouterSpec, WorkersSpec
-from gesso.api.model import ModelSpec, VariantSpec
-from gesso.api.pods import INT_OR_STRING
+from gesso.api.model import DEFAULT_LADDER, ModelSpec, VariantSpec
+from gesso.api.pods import INT_OR_STRING, whole_as_text
 from gesso.api.quantity import parse_bytes
 from gesso.api.status import ServiceStatus
 from gesso.builtin import TINY_CLIP, TINY_SDXL
@@ -39,19 +40,23 @@ class SloSpec(ApiModel):
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="Deadline of a request in seconds, from arrival at the router to the last byte.",
+        description="Deadline of a request in seconds, from arrival at the router to the last byte. Three "
+        "times what an image takes in full is usual: below that little room is left for waiting. Below the "
+        "fastest possible image nothing can be served in time.",
     )
     attainment: float = Field(
         default=0.95,
         gt=0,
         lt=1,
         allow_inf_nan=False,
-        description="Share of the requests to be served within `latencySeconds`.",
+        description="Share of the requests to be served within `latencySeconds`; the condition SLOMet tells "
+        "whether it is.",
     )
     min_relative_quality: Share = Field(
         default=0.9,
         description="Floor for a prompt's predicted quality relative to the same prompt at K = 0: a "
-        "level that falls below it for a prompt is not used for that prompt.",
+        "level that falls below it for a prompt is not used for that prompt. Lower: more images in time at "
+        "the peak. 0.95 would mean that an image may be worth 5 % less than in full.",
     )
 
 
@@ -100,7 +105,7 @@ class CacheSpec(ApiModel):
     @field_validator("capacity", mode="before")
     @classmethod
     def _whole_number(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return whole_as_text(value)
 
     @field_validator("capacity")
     @classmethod
@@ -122,10 +127,12 @@ class ServiceSpec(ApiModel):
 
     model: ModelSpec = Field(description="The diffusion model and how it is run.")
     variants: tuple[VariantSpec, ...] = Field(
-        default=(VariantSpec(),),
+        default=(VariantSpec(skipped_steps=DEFAULT_LADDER),),
         min_length=1,
-        max_length=1,
-        description="The ways to run the model; exactly one for now.",
+        max_length=8,
+        description="What an image can be made by. The first is the ladder of `spec.model`: the numbers of "
+        "steps that may be skipped. Each further one is another model, a distilled one say, always run in "
+        "full; a worker holds one model at a time and changes it where the plan says so.",
     )
     slo: SloSpec = Field(description="Latency, attainment and quality to be held.")
     workers: WorkersSpec = Field(description="The fleet's size and batch.")
@@ -144,16 +151,7 @@ class ServiceSpec(ApiModel):
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
-        faults = [
-            detail(
-                ("variants", v, "skippedSteps", i),
-                f"0 or more and less than spec.model.steps ({self.model.steps})",
-                level,
-            )
-            for v, variant in enumerate(self.variants)
-            for i, level in enumerate(variant.skipped_steps)
-            if level >= self.model.steps
-        ]
+        faults = self._variant_faults()
         if self.workers.max < self.workers.min:
             allowed = f"at least spec.workers.min ({self.workers.min})"
             faults.append(detail(("workers", "max"), allowed, self.workers.max))
@@ -161,12 +159,15 @@ class ServiceSpec(ApiModel):
         if replicas is not None and replicas > self.workers.max:
             allowed = f"at most spec.workers.max ({self.workers.max})"
             faults.append(detail(("workers", "replicas"), allowed, replicas))
-        left = self.model.steps - self.variants[0].skipped_steps[-1]
+        left = min(
+            self.model.steps - v.levels[-1] if v.model is None else v.model.steps
+            for v in self.variants
+        )
         fastest = LEAST_STEP_SECONDS * left
         if left > 0 and self.slo.latency_seconds < fastest:
             allowed = (
-                f"at least {fastest:g}, a millisecond for each of the {left} steps that the largest "
-                "level leaves"
+                f"at least {fastest:g}, a millisecond for each of the {left} steps that the fastest "
+                "possible image takes"
             )
             faults.append(detail(("slo", "latencySeconds"), allowed, self.slo.latency_seconds))
         if faults:
@@ -178,12 +179,34 @@ class ServiceSpec(ApiModel):
             self.__dict__["router"] = self.router.model_copy(update=filled)
         return self
 
+    def _variant_faults(self) -> list[InitErrorDetails]:
+        """What is wrong with the variants together."""
+        faults = []
+        for v, variant in enumerate(self.variants):
+            if (v == 0) == (variant.model is not None):
+                allowed = (
+                    "the first variant is the ladder of spec.model (skippedSteps), each further one another "
+                    "model (model)"
+                )
+                faults.append(detail(("variants", v), allowed, variant.name))
+            if any(variant.name == other.name for other in self.variants[:v]):
+                allowed = "each variant has a name of its own"
+                faults.append(detail(("variants", v, "name"), allowed, variant.name))
+            allowed = f"0 or more and less than spec.model.steps ({self.model.steps})"
+            faults += [
+                detail(("variants", v, "skippedSteps", i), allowed, level)
+                for i, level in enumerate(variant.skipped_steps or ())
+                if level >= self.model.steps
+            ]
+        return faults
+
 
 class Metadata(ApiModel):
     """Kubernetes metadata, as far as a user writes it."""
 
-    name: DnsLabel = Field(
-        description="Name of the service, a DNS label: a-z, 0-9 and `-`, at most 63 characters."
+    name: str = Field(
+        pattern=SERVICE_NAME,
+        description="Name of the service: a-z, 0-9 and `-`, a letter first, at most 45 characters.",
     )
     namespace: DnsLabel | None = Field(default=None, description="Kubernetes namespace.")
     labels: dict[str, str] = Field(default={}, description="Kubernetes labels.")
@@ -216,4 +239,4 @@ class DiffusionService(ApiModel):
     @property
     def ladder(self) -> tuple[int, ...]:
         """The levels K of the default variant, ascending from 0."""
-        return self.spec.variants[0].skipped_steps
+        return self.spec.variants[0].levels

@@ -32,6 +32,22 @@ READY_PARTS: tuple[ConditionType, ...] = (
     "MetricsAvailable",
     "PlanReady",
 )
+#: What each condition tells when it is True.
+CONDITIONS: dict[ConditionType, str] = {
+    "Accepted": "The spec can be served: it holds every rule, and its deadline is not below the fastest image "
+    "that the fleet's devices have been measured to make.",
+    "ProfileReady": "A worker has measured how long its device takes for encoding, steps and decoding.",
+    "MetricsAvailable": "The routers report load and latencies; without, the last plan stays.",
+    "PlanReady": "There is a plan, and the routers have it. The reason is the plan's own.",
+    "WorkersReady": "As many workers are ready as `spec.workers` asks for at least; where not, the reason is "
+    "that of a pod that does not come up.",
+    "RouterReady": "The routers answer.",
+    "Ready": "Images are served: all of the conditions above are True. Where not, it has reason and message of "
+    "the first that is not.",
+    "SLOMet": "Over the last minute, `spec.slo.attainment` of the requests or more were served in time.",
+    "QualityMet": "Over the last minute, the mean predicted relative quality was `spec.slo.minRelativeQuality` "
+    "or more.",
+}
 PLAN_HISTORY = 5
 
 

@@ -50,6 +50,10 @@ class Manager:
                 found.append(str(key))
         return found
 
+    def rounds(self) -> Mapping[Key, tuple[int, float]]:
+        """Rounds of each service's loop so far, and the seconds that they took."""
+        return {k: (r.rounds, r.round_seconds) for k, (r, _) in self._runners.items()}
+
     def gauges(self) -> Mapping[Key, Mapping[str, float | None]]:
         """The figures of each service as they are now."""
         return {

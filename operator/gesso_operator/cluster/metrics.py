@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from gesso_operator.cluster.manager import Manager
@@ -49,6 +54,12 @@ class OperatorMetrics(Collector):
                 if value is not None:
                     family.add_metric([*key], value)
             yield family
+        rounds = SummaryMetricFamily(
+            "gesso_operator_round_seconds", "Rounds of a service's loop.", labels=by_service
+        )
+        for key, (count, seconds) in manager.rounds().items():
+            rounds.add_metric([*key], count, seconds)
+        yield rounds
         writes = CounterMetricFamily("gesso_operator_status_writes", "Statuses written.")
         writes.add_metric([], manager.status_writes)
         yield writes

@@ -76,6 +76,7 @@ class Runner:
         self._trouble = ""
         self._resynced_s = clock()
         self._ended = asyncio.Event()
+        self.rounds, self.round_seconds = 0, 0.0
         self.beat_s = clock()
 
     def wake(self) -> None:
@@ -107,6 +108,8 @@ class Runner:
                 wait = self.interval_s
                 try:
                     await self.round()
+                    self.rounds += 1
+                    self.round_seconds += self._clock() - began
                     failures, self._trouble = 0, ""
                 except ApiError as error:
                     failures += 1

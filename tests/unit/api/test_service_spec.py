@@ -95,7 +95,7 @@ FAULTS = {
         "latencySeconds: 4",
         "latencySeconds: 0.02",
         "spec.slo.latencySeconds: 0.02 is not allowed: at least 0.025, a millisecond for each of the 25 steps "
-        "that the largest level leaves",
+        "that the fastest possible image takes",
     ),
     "claim in capitals": (
         "builtin://tiny-sdxl",

@@ -4,7 +4,8 @@ exception.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -16,11 +17,21 @@ _Reply = TypeVar("_Reply")
 
 READ_SECONDS = 2.0
 WRITE_SECONDS = 5.0
+MOST_CALLS = 64
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     # A restarted worker must be found again soon: gRPC's own reconnect backoff grows to two minutes.
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.enable_http_proxy", 0),
+    # There is a channel for each worker of each service: what none of them needs is left out.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.max_channel_trace_event_memory_per_node", 0),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.hpack_table_size.decoder", 0),
+    ("grpc.http2.hpack_table_size.encoder", 0),
+    ("grpc.experimental.tcp_read_chunk_size", 1024),
+    ("grpc.experimental.tcp_max_read_chunk_size", 4096),
 )
 
 
@@ -34,9 +45,15 @@ class Clients:
     """Channels by address, opened on first use. One event loop; close it when done."""
 
     def __init__(
-        self, read_seconds: float = READ_SECONDS, write_seconds: float = WRITE_SECONDS
+        self,
+        read_seconds: float = READ_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
+        slots: asyncio.Semaphore | None = None,
     ) -> None:
-        """`read_seconds` bounds Report, Stats and health, `write_seconds` Assign and ApplyPlan."""
+        """`read_seconds` bounds Report, Stats and health, `write_seconds` Assign and ApplyPlan. `slots` bounds
+        how many calls are under way at once, over all clients that share it: each takes memory.
+        """
+        self._slots = slots or asyncio.Semaphore(MOST_CALLS)
         self._read_s = read_seconds
         self._write_s = write_seconds
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -44,12 +61,14 @@ class Clients:
     async def report(self, address: str) -> router_pb2.ReportResponse | Failure:
         """The router's counters."""
         stub = router_pb2_grpc.RouterControlStub(self._channel(address))
-        return await self._ask(stub.Report(router_pb2.ReportRequest(), timeout=self._read_s))
+        asked = router_pb2.ReportRequest()
+        return await self._ask(lambda: stub.Report(asked, timeout=self._read_s))
 
     async def stats(self, address: str) -> worker_pb2.StatsResponse | Failure:
         """A worker's state."""
         stub = worker_pb2_grpc.WorkerStub(self._channel(address))
-        return await self._ask(stub.Stats(worker_pb2.StatsRequest(), timeout=self._read_s))
+        asked = worker_pb2.StatsRequest()
+        return await self._ask(lambda: stub.Stats(asked, timeout=self._read_s))
 
     async def assign(
         self, address: str, skipped_steps: int, revision: int
@@ -57,21 +76,20 @@ class Clients:
         """Sets a worker's level."""
         stub = worker_pb2_grpc.WorkerStub(self._channel(address))
         request = worker_pb2.AssignRequest(skipped_steps=skipped_steps, revision=revision)
-        return await self._ask(stub.Assign(request, timeout=self._write_s))
+        return await self._ask(lambda: stub.Assign(request, timeout=self._write_s))
 
     async def apply_plan(
         self, address: str, request: router_pb2.ApplyPlanRequest
     ) -> router_pb2.ApplyPlanResponse | Failure:
         """Gives the router its plan and its workers."""
         stub = router_pb2_grpc.RouterControlStub(self._channel(address))
-        return await self._ask(stub.ApplyPlan(request, timeout=self._write_s))
+        return await self._ask(lambda: stub.ApplyPlan(request, timeout=self._write_s))
 
     async def healthy(self, address: str) -> bool:
         """Whether grpc.health says SERVING for the whole server."""
         stub: Any = health_pb2_grpc.HealthStub(self._channel(address))
-        reply: Any = await self._ask(
-            stub.Check(health_pb2.HealthCheckRequest(), timeout=self._read_s)
-        )
+        asked = health_pb2.HealthCheckRequest()
+        reply: Any = await self._ask(lambda: stub.Check(asked, timeout=self._read_s))
         serving: bool = (
             not isinstance(reply, Failure)
             and reply.status == health_pb2.HealthCheckResponse.SERVING
@@ -93,9 +111,11 @@ class Clients:
             self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
         return self._channels[address]
 
-    async def _ask(self, call: Awaitable[_Reply]) -> _Reply | Failure:
+    async def _ask(self, call: Callable[[], Awaitable[_Reply]]) -> _Reply | Failure:
         try:
-            return await call
+            # The deadline counts from the call's start, not from the wait for a slot.
+            async with self._slots:
+                return await call()
         except grpc.aio.AioRpcError as error:
             details = " ".join((error.details() or "no details").split())
             return Failure(f"{error.code().name}: {details}")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from kubernetes.aio.config import ConfigException
 
+from gesso_operator.clients import MOST_CALLS
 from gesso_operator.cluster.api import Api, ApiError
 from gesso_operator.cluster.events import EventSink
 from gesso_operator.cluster.flags import Flags, UsageError, parse
@@ -23,7 +24,7 @@ from gesso_operator.cluster.guarded import GuardedApi, GuardedClients
 from gesso_operator.cluster.leading import Leadership
 from gesso_operator.cluster.manager import Manager
 from gesso_operator.cluster.metrics import registry
-from gesso_operator.cluster.names import Key
+from gesso_operator.cluster.names import API_VERSION, Key
 from gesso_operator.cluster.objects import Defaults
 from gesso_operator.cluster.runner import Tools
 from gesso_operator.cluster.status_writer import StatusWriter
@@ -33,6 +34,8 @@ from gesso_operator.cluster.world import World
 from gesso_operator.logs import Log
 
 _MONITORING = "monitoring.coreos.com/v1"
+#: Between two looks for the CRD.
+_CRD_SECONDS = 1.0
 
 
 async def serve(flags: Flags, log: Log) -> int:
@@ -50,11 +53,11 @@ async def serve(flags: Flags, log: Log) -> int:
     leadership = Leadership(plain, lease, flags.pod, log, lambda: manager.wake())
     api = GuardedApi(lambda: leadership.held)
     await api.connect()
-    world = World()
+    world, slots = World(), asyncio.Semaphore(MOST_CALLS)
     tools = Tools(
         api=api,
         world=world,
-        clients=lambda: GuardedClients(lambda: leadership.held),
+        clients=lambda: GuardedClients(lambda: leadership.held, slots),
         writer=StatusWriter(api, log),
         events=EventSink(api, flags.pod, log),
         defaults=Defaults(
@@ -82,7 +85,7 @@ async def serve(flags: Flags, log: Log) -> int:
     except OSError as error:
         raise UsageError(f"--http: port {flags.port}: {error.strerror or error}") from None
     log.info("up", pod=flags.pod, http_port=port, namespaces=",".join(flags.namespaces) or "all")
-    watches.start()
+    opening = asyncio.create_task(_open(watches, api, log), name="open")
     leading = asyncio.create_task(leadership.run(stop), name="lease")
     stopping = asyncio.create_task(stop.wait(), name="signal")
     await asyncio.wait((watches.ended, leading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -93,6 +96,7 @@ async def serve(flags: Flags, log: Log) -> int:
             if ended.done():
                 log.error("failed", message=f"{what} ended: {ended.exception()!r}")
         stop.set()
+    opening.cancel()
     await manager.stop()
     await asyncio.wait({leading}, timeout=10.0)
     await watches.stop()
@@ -101,6 +105,17 @@ async def serve(flags: Flags, log: Log) -> int:
     await plain.close()
     log.info("down")
     return code
+
+
+async def _open(watches: Watches, api: Api, log: Log) -> None:
+    """Begins to watch once the CRD is there: kopf looks for it once, so that it need not see all CRDs."""
+    told = False
+    while not await _serves(api, API_VERSION):
+        if not told:
+            log.warning("no_crd", message=f"the API server does not serve {API_VERSION} yet")
+            told = True
+        await asyncio.sleep(_CRD_SECONDS)
+    watches.start()
 
 
 async def _serves(api: Api, group_version: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from gesso.rpc.v1 import router_pb2, worker_pb2
@@ -31,9 +32,9 @@ class GuardedApi(Api):
 class GuardedClients(Clients):
     """Asks always, assigns and pushes plans only while leading."""
 
-    def __init__(self, leads: Callable[[], bool]) -> None:
-        """`leads` is asked before each act."""
-        super().__init__()
+    def __init__(self, leads: Callable[[], bool], slots: asyncio.Semaphore) -> None:
+        """`leads` is asked before each act; `slots` is shared by the clients of all services."""
+        super().__init__(slots=slots)
         self._leads = leads
 
     async def assign(

@@ -89,9 +89,14 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = LONGEST_WATCH_S
     settings.watching.client_timeout = LONGEST_WATCH_S + SILENCE_S
     settings.watching.connect_timeout = 10.0
+    # A list of all pods at once would be most of the memory that is ever needed.
+    settings.watching.chunk_size = 100
+    settings.queueing.idle_timeout = 1.0
     settings.networking.request_timeout = 30.0
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = _ForEver()
+    # Neither namespaces nor CRDs are looked at: a CRD that goes ends the watches, and the process with them.
+    settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.persistence.finalizer = f"{names.GROUP}/operator"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,9 +76,14 @@ def template(
 
 def rendered(helm: Path, values: Object, release: str = "gesso") -> list[Object]:
     """All that the chart makes of these values."""
-    done = template(helm, values, release)
+    return copy.deepcopy(_rendered(helm, json.dumps(values), release))
+
+
+@functools.cache
+def _rendered(helm: Path, values: str, release: str) -> list[Object]:
+    done = template(helm, json.loads(values), release)
     assert done.returncode == 0, done.stderr
-    return [d for d in yaml.safe_load_all(done.stdout) if d]
+    return [d for d in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if d]
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:

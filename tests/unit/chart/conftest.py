@@ -12,12 +12,23 @@ sys.path[:0] = [
     str(ROOT / "tests" / "unit" / "router"),
 ]
 
-from find_helm import find_helm  # noqa: E402
+from find_helm import built_helms, find_helm  # noqa: E402
+
+HOW = "put one on the PATH, name it by HELM=/path/of/helm, or run make cluster-tools"
 
 
 @pytest.fixture(scope="session")
 def helm() -> Path:
     found = find_helm()
     if found is None:
-        pytest.skip("there is no helm: put one on the PATH, or name it by HELM=/path/of/helm")
+        pytest.skip(f"there is no helm: {HOW}")
+    return found
+
+
+@pytest.fixture(scope="session", params=[3, 4], ids=["helm-3", "helm-4"])
+def each_helm(request) -> Path:
+    """Both major versions, one after the other."""
+    found = built_helms().get(request.param)
+    if found is None:
+        pytest.skip(f"there is no Helm {request.param}: make cluster-tools makes both")
     return found

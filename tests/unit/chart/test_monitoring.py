@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from types import MappingProxyType
 
 import pytest
 import yaml
 from chart_kit import ROOT
 from router_kit import Clock, ScriptedPool, router
 
+from gesso_operator.cluster.metrics import OperatorMetrics
 from gesso_router.metrics import registry_of
 
 RULES = ROOT / "manifests" / "rules" / "gesso.yaml"
@@ -16,10 +18,20 @@ DASHBOARDS = sorted((ROOT / "manifests" / "dashboards").glob("*.json"))
 NAME = re.compile(r"\bgesso_[a-z0-9_]+")
 
 
+class NoService:
+    """A manager that looks after nothing."""
+
+    leads, status_writes, decisions = True, 0, MappingProxyType({})
+
+    def gauges(self):
+        return {}
+
+
 def known() -> set[str]:
-    """Names of the samples that a router exposes; counters end in _total."""
+    """Names of the samples that a router and an operator expose; counters end in _total."""
     names = set()
-    for family in registry_of(router(ScriptedPool(), Clock())).collect():
+    routers = registry_of(router(ScriptedPool(), Clock())).collect()
+    for family in (*routers, *OperatorMetrics(NoService()).collect()):
         names.add(f"{family.name}_total" if family.type == "counter" else family.name)
     return names
 

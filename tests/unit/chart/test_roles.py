@@ -6,24 +6,21 @@ from chart_kit import of_kind, rendered
 CORE, GESSO = "", "gesso.dev"
 #: The operator's, where it looks after services: verbs by API group and resource.
 OPERATOR = {
-    (GESSO, "diffusionservices"): {"get", "list", "watch"},
-    (GESSO, "diffusionservices/status"): {"get", "patch"},
+    (GESSO, "diffusionservices"): {"list", "watch"},
+    (GESSO, "diffusionservices/status"): {"patch"},
     (GESSO, "diffusionservices/finalizers"): {"update"},
-    (CORE, "configmaps"): {"get", "create", "patch"},
-    (CORE, "services"): {"get", "create", "patch"},
-    (CORE, "serviceaccounts"): {"get", "create", "patch"},
-    (CORE, "pods"): {"get", "list", "watch", "patch"},
-    (CORE, "events"): {"create", "patch"},
-    ("apps", "deployments"): {"get", "list", "watch", "create", "patch"},
+    (CORE, "configmaps"): {"list", "watch", "create", "patch"},
+    (CORE, "services"): {"list", "watch", "create", "patch"},
+    (CORE, "serviceaccounts"): {"create", "patch"},
+    (CORE, "pods"): {"list", "watch", "patch"},
+    ("apps", "deployments"): {"list", "watch", "create", "patch"},
     ("apps", "statefulsets"): {"get", "list", "watch", "create", "patch"},
-    ("policy", "poddisruptionbudgets"): {"get", "create", "patch"},
-    ("networking.k8s.io", "networkpolicies"): {"get", "create", "patch", "delete"},
-    ("monitoring.coreos.com", "podmonitors"): {"get", "create", "patch"},
-    ("events.k8s.io", "events"): {"create", "patch"},
+    ("policy", "poddisruptionbudgets"): {"create", "patch"},
+    ("networking.k8s.io", "networkpolicies"): {"create", "patch", "delete"},
+    ("monitoring.coreos.com", "podmonitors"): {"create", "patch"},
+    ("events.k8s.io", "events"): {"create"},
 }
-CLUSTER_WIDE = {
-    ("apiextensions.k8s.io", "customresourcedefinitions"): {"get", "list", "watch"},
-}
+CLUSTER_WIDE = {("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"}}
 LEASE = {("coordination.k8s.io", "leases"): {"create", "get", "update"}}
 USERS = {
     "gesso-admin": {(GESSO, "*"): {"*"}},

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-import build
+import make_chart
 import pytest
 import yaml
 from chart_kit import CHART, ROOT, template
@@ -31,8 +31,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("values", "parts"), BAD, ids=[json.dumps(v) for v, _ in BAD])
-def test_a_bad_value_is_refused_by_name(helm, values, parts):
-    done = template(helm, values)
+def test_a_bad_value_is_refused_by_name(each_helm, values, parts):
+    done = template(each_helm, values)
     assert done.returncode != 0
     assert done.stdout == ""
     for part in parts:
@@ -58,22 +58,22 @@ def test_every_value_is_described():
 
 
 def test_what_is_derived_is_current():
-    files = build.derived()
-    assert build.stale(files) == []
-    assert build.left_over(files) == []
+    files = make_chart.derived()
+    assert make_chart.stale(files) == []
+    assert make_chart.left_over(files) == []
 
 
 def test_what_is_stale_is_noticed():
-    files = build.derived()
+    files = make_chart.derived()
     path = next(iter(files))
-    assert build.stale(files | {path: files[path] + "#"}) == [path]
+    assert make_chart.stale(files | {path: files[path] + "#"}) == [path]
     gone = CHART / "files" / "rules" / "gesso.yaml"
-    assert build.left_over({p: t for p, t in files.items() if p != gone}) == [gone]
+    assert make_chart.left_over({p: t for p, t in files.items() if p != gone}) == [gone]
 
 
 def test_the_plain_manifest_is_current(helm):
     done = subprocess.run(
-        [sys.executable, ROOT / "charts" / "build.py", "--check"],
+        [sys.executable, ROOT / "charts" / "make_chart.py", "--check"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -83,21 +83,27 @@ def test_the_plain_manifest_is_current(helm):
 
 
 def test_without_helm_the_check_says_so_in_plain_words(monkeypatch, capsys):
-    monkeypatch.delenv("HELM", raising=False)
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(build, "find_helm", lambda: None)
-    assert build.build(check=True) == 0
+    monkeypatch.setattr(make_chart, "find_helm", lambda: None)
+    assert make_chart.build(check=True) == 0
     assert "not looked at, for there is no helm" in capsys.readouterr().out
 
 
-def test_helm_is_the_one_that_is_named(monkeypatch):
+def test_which_helm_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GESSO_CACHE", str(tmp_path))
+    monkeypatch.delenv("HELM", raising=False)
+    assert find_helm() is None
+    built = tmp_path / "kube" / "helm4-v4.0.0" / "helm4"
+    built.parent.mkdir(parents=True)
+    built.touch()
+    assert find_helm() == built
     monkeypatch.setenv("HELM", "/somewhere/helm")
     assert str(find_helm()) == "/somewhere/helm"
 
 
 def test_a_crd_of_another_shape_is_not_wrapped():
     with pytest.raises(ValueError, match="metadata is not as expected"):
-        build.crd_template("kind: CustomResourceDefinition\n")
+        make_chart.crd_template("kind: CustomResourceDefinition\n")
 
 
 def test_the_plain_manifest_is_free_of_helm():

@@ -97,7 +97,8 @@ def _measured(plane: ControlPlane, folder: Path, services: int, workers: int) ->
     plane.kubectl("wait", "--for=condition=Established", "crd/diffusionservices.gesso.dev")
     names = [f"svc-{s}" for s in range(1, services + 1)]
     plane.kubectl("apply", "-n", NAMESPACE, "-f", "-", text=_manifest(names, workers))
-    pods = Pods(str(plane.kubeconfig), NAMESPACE)
+    os.environ["KUBECONFIG"] = str(plane.kubeconfig)
+    pods = Pods(NAMESPACE)
     op = OperatorProcess(plane.kubeconfig, "first", NAMESPACE, folder)
     _until(lambda: _applied(op) == set(names), 60, "the services' objects")
     for s, name in enumerate(names, 1):
@@ -129,6 +130,7 @@ def _measured(plane: ControlPlane, folder: Path, services: int, workers: int) ->
         found["memory_mb"], psutil.Process(op.process.pid).memory_info().rss / 2**20
     )
     op.end()
+    pods.close()
     return found
 
 

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
-from kubernetes import client, config
+from gesso_operator.cluster.api import Api
+from gesso_operator.cluster.names import API_VERSION, KIND
+
+Pod = tuple[str, str, str, str]
 
 
 class Pods:
-    """Makes and looks at objects through the API server."""
+    """Makes and looks at objects through the API server that KUBECONFIG names."""
 
-    def __init__(self, kubeconfig: str, namespace: str) -> None:
-        config.load_kube_config(kubeconfig)
-        self._namespace = namespace
-        self._core, self._custom = client.CoreV1Api(), client.CustomObjectsApi()
+    def __init__(self, namespace: str) -> None:
+        self._namespace, self._loop, self._api = namespace, asyncio.new_event_loop(), Api()
+        self._do(self._api.connect())
 
-    def run(self, pods: list[tuple[str, str, str, str]]) -> None:
+    def close(self) -> None:
+        """Ends the connections."""
+        self._do(self._api.close())
+        self._loop.close()
+
+    def run(self, pods: list[Pod]) -> None:
         """Makes pods (name, service, component, address) that are ready."""
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda pod: self._run(*pod), pods))
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(self._run(*pod) for pod in pods))
+
+        self._do(all_of_them())
 
     def service(self, name: str) -> dict[str, Any]:
         """A DiffusionService as it is."""
-        found: dict[str, Any] = self._custom.get_namespaced_custom_object(
-            "gesso.dev", "v1alpha1", self._namespace, "diffusionservices", name
-        )
+        found = self._do(self._api.get(API_VERSION, KIND, self._namespace, name))
+        assert found is not None
         return found
 
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         """Changes a DiffusionService's spec."""
-        self._custom.patch_namespaced_custom_object(
-            "gesso.dev", "v1alpha1", self._namespace, "diffusionservices", name, {"spec": spec}
-        )
+        self._do(self._api.patch(API_VERSION, KIND, self._namespace, name, {"spec": spec}))
 
-    def _run(self, name: str, service: str, component: str, address: str) -> None:
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    async def _run(self, name: str, service: str, component: str, address: str) -> None:
         labels = {
             "app.kubernetes.io/name": "gesso",
             "app.kubernetes.io/component": component,
@@ -43,14 +54,17 @@ class Pods:
         }
         container = {"name": component, "image": "localhost/none:1"}
         body = {
-            "metadata": {"name": name, "labels": labels},
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": self._namespace, "labels": labels},
             "spec": {
                 "containers": [container],
                 "serviceAccountName": f"{service}-{component}",
                 "automountServiceAccountToken": False,
             },
         }
-        self._core.create_namespaced_pod(self._namespace, body)
+        await self._api.create(body)
+        running = {"ready": True, "restartCount": 0, "imageID": "", "state": {"running": {}}}
         status = {
             "phase": "Running",
             "podIP": address,
@@ -59,14 +73,6 @@ class Pods:
                 {"type": "Ready", "status": "True"},
                 {"type": "PodScheduled", "status": "True"},
             ],
-            "containerStatuses": [
-                {
-                    **container,
-                    "ready": True,
-                    "restartCount": 0,
-                    "imageID": "",
-                    "state": {"running": {}},
-                }
-            ],
+            "containerStatuses": [{**container, **running}],
         }
-        self._core.patch_namespaced_pod_status(name, self._namespace, {"status": status})
+        await self._api.patch("v1", "Pod", self._namespace, name, {"status": status}, "status")

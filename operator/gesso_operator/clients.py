@@ -17,7 +17,7 @@ _Reply = TypeVar("_Reply")
 
 READ_SECONDS = 2.0
 WRITE_SECONDS = 5.0
-MOST_CALLS = 64
+MOST_CALLS = 12
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     # A restarted worker must be found again soon: gRPC's own reconnect backoff grows to two minutes.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 
 from gesso.api import DiffusionService, ServiceStatus
@@ -45,11 +46,13 @@ class ControlLoop:
         clock: Callable[[], float] = time.time,
         elastic: bool = False,
         status: ServiceStatus | None = None,
+        planner: Executor | None = None,
     ) -> None:
         """`clock` gives unix seconds. `elastic`: workers can be had and let go. `status` is what an earlier
-        loop left, to go on from.
+        loop left, to go on from. `planner` is where decisions are reckoned; None: any thread.
         """
         self._elastic = elastic
+        self._planner = planner
         self._service = service
         self._settings = Settings.of(service, elastic)
         self._fleet = fleet
@@ -105,8 +108,8 @@ class ControlLoop:
         observation = Observation(now, seen, views)
         # The solver would stall the event loop, and with it the supervision of processes.
         began = time.monotonic()
-        decision, self._state = await asyncio.to_thread(
-            decide, observation, self._state, self._settings
+        decision, self._state = await asyncio.get_running_loop().run_in_executor(
+            self._planner, decide, observation, self._state, self._settings
         )
         millis = 1000 * (time.monotonic() - began)
         request = self._request(members, views, decision)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso_worker.cache.peers import PeerError, unpack
+from gesso_worker.cache.shard import Portable
 from gesso_worker.engine.images import ImageFormat
 
 PROMPT_BYTES = 4096
@@ -17,6 +20,11 @@ NAME_BYTES = 256
 LONGEST_EMBEDDING = 4096
 MOST_MATCHES = 64
 LARGEST_GUIDANCE = 50.0
+MOST_TARGETS = 64
+LONGEST_HAND_OVER_S = 600.0
+MOST_ENTRIES = 256
+#: More uses than any entry has seen; a bound, since scores are sums of them.
+MOST_HITS = 1 << 40
 
 _FORMATS: dict[int, ImageFormat] = {
     image_pb2.IMAGE_FORMAT_UNSPECIFIED: "png",
@@ -118,6 +126,71 @@ def check_level(skipped_steps: int, ladder: tuple[int, ...]) -> int:
         levels = ", ".join(map(str, ladder))
         raise BadRequestError("skipped_steps", skipped_steps, f"one of the levels {levels}")
     return skipped_steps
+
+
+def check_model(name: str, names: Collection[str]) -> str:
+    """A model of the service: empty for its own, or another variant's name. Raises BadRequestError."""
+    if name not in names:
+        others = ", ".join(sorted(n for n in names if n))
+        raise BadRequestError(
+            "model",
+            repr(name[:NAME_BYTES]),
+            f"empty for spec.model{', or one of ' + others if others else ': there is no other'}",
+        )
+    return name
+
+
+def check_hand_over(request: worker_pb2.HandOverRequest, name: str) -> tuple[list[str], float]:
+    """Addresses and timeout in seconds; `name` is this worker's. Raises BadRequestError."""
+    if not 1 <= len(request.targets) <= MOST_TARGETS:
+        raise BadRequestError("targets", len(request.targets), f"1 to {MOST_TARGETS} of them")
+    addresses = []
+    for i, target in enumerate(request.targets):
+        _check_length(f"targets[{i}].name", target.name, NAME_BYTES)
+        _check_length(f"targets[{i}].address", target.address, NAME_BYTES)
+        host, _, port = target.address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise BadRequestError(f"targets[{i}].address", repr(target.address), "host:port")
+        if target.name == name:
+            raise BadRequestError(f"targets[{i}].name", name, "another worker than this one")
+        if target.address not in addresses:
+            addresses.append(target.address)
+    if not 0 < request.timeout_seconds <= LONGEST_HAND_OVER_S:
+        raise BadRequestError(
+            "timeout_seconds",
+            request.timeout_seconds,
+            f"above 0, at most {LONGEST_HAND_OVER_S:g}",
+        )
+    return addresses, request.timeout_seconds
+
+
+def check_entries(
+    request: worker_pb2.StoreEntriesRequest, ladder: tuple[int, ...], shape: tuple[int, ...]
+) -> list[Portable]:
+    """Entries for a shard of latents of this shape. Raises BadRequestError."""
+    if len(request.entries) > MOST_ENTRIES:
+        raise BadRequestError("entries", len(request.entries), f"at most {MOST_ENTRIES}")
+    entries = []
+    for i, entry in enumerate(request.entries):
+        _check_length(f"entries[{i}].tenant", entry.tenant, NAME_BYTES)
+        if not entry.levels:
+            raise BadRequestError(f"entries[{i}].levels", "none", "at least one")
+        latents, hits = {}, {}
+        for level in entry.levels:
+            field = f"entries[{i}].levels"
+            k = check_level(level.skipped_steps, ladder)
+            if not k:
+                raise BadRequestError(field, "skipped_steps 0", "levels above 0")
+            try:
+                array = unpack(level)
+            except PeerError as error:
+                raise BadRequestError(field, "what came", str(error)) from None
+            if array.shape != shape or not np.isfinite(array).all():
+                allowed = f"finite latents of shape {shape}"
+                raise BadRequestError(field, f"shape {array.shape}, or not finite", allowed)
+            latents[k], hits[k] = array, min(level.hits, MOST_HITS)
+        entries.append(Portable(entry.tenant, check_embedding(entry.embedding), latents, hits))
+    return entries
 
 
 def check_lookup(request: worker_pb2.LookupRequest) -> tuple[str, NDArray[np.float32], int]:

@@ -13,11 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-
-from kubernetes.aio.config import ConfigException
+from concurrent.futures import ThreadPoolExecutor
 
 from gesso_operator.clients import MOST_CALLS
-from gesso_operator.cluster.api import Api, ApiError
+from gesso_operator.cluster.api import Api, ApiError, NoClusterError
 from gesso_operator.cluster.events import EventSink
 from gesso_operator.cluster.flags import Flags, UsageError, parse
 from gesso_operator.cluster.guarded import GuardedApi, GuardedClients
@@ -47,12 +46,11 @@ async def serve(flags: Flags, log: Log) -> int:
     plain = Api()
     try:
         await plain.connect()
-    except (ConfigException, OSError) as error:
+    except NoClusterError as error:
         raise UsageError(f"no cluster: {error}") from None
     lease = Key(flags.lease_namespace, flags.lease_name)
     leadership = Leadership(plain, lease, flags.pod, log, lambda: manager.wake())
-    api = GuardedApi(lambda: leadership.held)
-    await api.connect()
+    api = GuardedApi(plain, lambda: leadership.held)
     world, slots = World(), asyncio.Semaphore(MOST_CALLS)
     tools = Tools(
         api=api,
@@ -69,6 +67,8 @@ async def serve(flags: Flags, log: Log) -> int:
         ),
         log=log,
         leads=lambda: leadership.held,
+        # One thread for all: the solver keeps threads and memory of its own for each that calls it.
+        planner=ThreadPoolExecutor(1, "planner"),
     )
     manager = Manager(tools)
     watches = Watches(world, flags.namespaces)
@@ -101,7 +101,6 @@ async def serve(flags: Flags, log: Log) -> int:
     await asyncio.wait({leading}, timeout=10.0)
     await watches.stop()
     await web.stop()
-    await api.close()
     await plain.close()
     log.info("down")
     return code
@@ -131,8 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # kopf asks for the user's name, which a container may not have.
     os.environ.setdefault("USER", "gesso")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    # It tells of a missing configuration itself, before the error that is told here.
-    logging.getLogger("kubernetes").setLevel(logging.ERROR)
     try:
         flags = parse(sys.argv[1:] if arguments is None else arguments)
         gc.freeze()

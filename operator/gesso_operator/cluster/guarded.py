@@ -15,10 +15,10 @@ _TOLD = "this operator does not hold the Lease"
 class GuardedApi(Api):
     """Reads always, writes only while leading."""
 
-    def __init__(self, leads: Callable[[], bool]) -> None:
-        """`leads` is asked before each write."""
+    def __init__(self, api: Api, leads: Callable[[], bool]) -> None:
+        """Over the connections of `api`; `leads` is asked before each write."""
         super().__init__()
-        self._leads = leads
+        self._api, self._leads = api, leads
 
     async def call(
         self, method: str, path: str, body: Object | None = None, content: str = "application/json"
@@ -26,7 +26,7 @@ class GuardedApi(Api):
         """As `Api.call`; raises ApiError where it would write without leading."""
         if method != "GET" and not self._leads():
             raise ApiError(0, "NotLeading", _TOLD)
-        return await super().call(method, path, body, content)
+        return await self._api.call(method, path, body, content)
 
 
 class GuardedClients(Clients):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ class Tools:
     defaults: Defaults
     log: Log
     leads: Callable[[], bool]
+    planner: Executor
 
 
 class Runner:
@@ -178,6 +180,7 @@ class Runner:
                 self._tools.log,
                 elastic=True,
                 status=status_of(body),
+                planner=self._tools.planner,
             )
         else:
             self._fleet.owned = owned

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import kopf
 
 from gesso_operator.cluster import names
+from gesso_operator.cluster.api import credentials
 from gesso_operator.cluster.world import Body, World
 
 #: A watch that is silent for so long is opened again: the API server sends bookmarks each minute.
@@ -63,8 +64,8 @@ def registry(world: Sink) -> kopf.OperatorRegistry:
         configure(settings)
 
     @kopf.on.login(registry=found)
-    def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
+        return credentials(settings)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=found)
     async def _service(event: Mapping[str, Any], **_: Any) -> None:

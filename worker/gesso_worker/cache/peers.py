@@ -1,16 +1,17 @@
-"""Fetches latents from other workers' shards, and says plainly when it could not."""
+"""Fetches latents from other workers' shards and brings them some, and says plainly when it could not."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
 import numpy as np
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_worker.cache.shard import HeldLatents, Latents
+from gesso_worker.cache.shard import HeldLatents, Latents, Portable
 
 #: Bytes of a message between workers: SD-XL's latents are 128 KiB, an image of 4096 x 4096 may take 40 MB.
 MESSAGE_BYTES: Final = 64 << 20
@@ -64,6 +65,35 @@ class Peers:
             raise PeerError(f"{address}: latents of shape {latents.shape}, or not finite")
         return HeldLatents(response.skipped_steps, latents, response.fingerprint)
 
+    async def room(self, address: str, fingerprint: str, deadline_s: float) -> int:
+        """Bytes that are free in a peer's shard. Raises PeerError, also where it holds other latents."""
+        stub: Any = worker_pb2_grpc.WorkerStub(self._channel(address))
+        try:
+            stats = await stub.Stats(worker_pb2.StatsRequest(), timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise PeerError(f"{address}: {error.code().name}") from error
+        if stats.fingerprint != fingerprint:
+            raise PeerError(f"{address}: its latents are of fingerprint {stats.fingerprint!r}")
+        return max(0, int(stats.cache_capacity_bytes) - int(stats.cache_bytes))
+
+    async def store(
+        self, address: str, fingerprint: str, entries: Sequence[Portable], deadline_s: float
+    ) -> worker_pb2.StoreEntriesResponse:
+        """Has a peer store entries. Raises PeerError."""
+        stub: Any = worker_pb2_grpc.WorkerStub(self._channel(address))
+        request = worker_pb2.StoreEntriesRequest(
+            fingerprint=fingerprint, entries=[pack_entry(e) for e in entries]
+        )
+        try:
+            response: worker_pb2.StoreEntriesResponse = await stub.StoreEntries(
+                request, timeout=deadline_s
+            )
+        except grpc.aio.AioRpcError as error:
+            raise PeerError(f"{address}: {error.code().name}: {error.details()}") from error
+        if len(response.stored) != len(entries):
+            raise PeerError(f"{address}: {len(response.stored)} answers to {len(entries)} entries")
+        return response
+
     async def close(self) -> None:
         """Closes every channel."""
         channels = list(self._channels.values())
@@ -101,7 +131,25 @@ def pack(held: HeldLatents) -> worker_pb2.FetchLatentsResponse:
     )
 
 
-def unpack(response: worker_pb2.FetchLatentsResponse) -> Latents:
+def pack_entry(entry: Portable) -> worker_pb2.CacheEntry:
+    """An entry as it travels."""
+    return worker_pb2.CacheEntry(
+        tenant=entry.tenant,
+        embedding=entry.embedding.tolist(),
+        levels=[
+            worker_pb2.HeldLevel(
+                skipped_steps=level,
+                shape=array.shape,
+                dtype=array.dtype.name,
+                data=array.astype(_DTYPES[array.dtype.name], copy=False).tobytes(),
+                hits=entry.hits.get(level, 0),
+            )
+            for level, array in sorted(entry.latents.items())
+        ],
+    )
+
+
+def unpack(response: worker_pb2.FetchLatentsResponse | worker_pb2.HeldLevel) -> Latents:
     """The array of a response. Raises PeerError if type, shape and bytes do not fit."""
     dtype = _DTYPES.get(response.dtype)
     if dtype is None:

@@ -70,11 +70,32 @@ class LcbfuPolicy:
         """Levels held of an entry, ascending; empty if it is not held."""
         return tuple(sorted(self._levels.get(entry_id, ())))
 
-    def admit(self, entry_id: str, fixed: int, sizes: Mapping[int, int]) -> Admission:
-        """Takes in an entry's latents, `sizes` bytes by level.
+    def ranked(self) -> tuple[str, ...]:
+        """Every entry, the one that has saved most steps first, of equals the newest: as eviction keeps them."""
+
+        def worth(entry_id: str) -> tuple[int, int]:
+            held = [(lv, self._items[Item(entry_id, lv)]) for lv in self._levels[entry_id]]
+            return sum(h.hits * lv for lv, h in held), max(h.order for _, h in held)
+
+        return tuple(sorted(self._levels, key=worth, reverse=True))
+
+    def hits(self, entry_id: str) -> dict[int, int]:
+        """How often each held level of an entry was used; empty if it is not held."""
+        return {lv: self._items[Item(entry_id, lv)].hits for lv in self._levels.get(entry_id, ())}
+
+    def admit(
+        self,
+        entry_id: str,
+        fixed: int,
+        sizes: Mapping[int, int],
+        hits: Mapping[int, int] | None = None,
+        evict: bool = True,
+    ) -> Admission:
+        """Takes in an entry's latents, `sizes` bytes by level; `hits` of it are known from elsewhere.
 
         An entry that is held keeps its hits and other levels; latents given anew count as new.
-        Refused, with nothing changed, if the entry alone is above the bound.
+        Refused, with nothing changed, if the entry alone is above the bound, or without `evict` where there is
+        no room for it.
         Raises ValueError for levels below 1 or sizes below 0.
         """
         if any(level < 1 for level in sizes):
@@ -91,6 +112,8 @@ class LcbfuPolicy:
         now = self._fixed.get(entry_id, 0) + sum(
             self._items[Item(entry_id, level)].size for level in self._levels.get(entry_id, ())
         )
+        if not evict and self.used_bytes + alone - now > self.capacity_bytes:
+            return Admission(False, (), f"{self.capacity_bytes - self.used_bytes} bytes are free")
         evicted = self._make_room(alone - now, entry_id)
         self.used_bytes += alone - now
         self._fixed[entry_id] = fixed
@@ -98,9 +121,10 @@ class LcbfuPolicy:
         for level in sorted(sizes):
             item = Item(entry_id, level)
             before = self._items.get(item)
-            self._items[item] = _Held(sizes[level], before.hits if before else 0, self._order)
+            used = max(before.hits if before else 0, (hits or {}).get(level, 0))
+            self._items[item] = _Held(sizes[level], used, self._order)
             if before is None:
-                heapq.heappush(self._heap, (0, self._order, item))
+                heapq.heappush(self._heap, (used * level, self._order, item))
             self._order += 1
             held.add(level)
         return Admission(True, evicted, "made room" if evicted else "fits")

@@ -48,6 +48,22 @@ class HeldLatents:
 
 
 @dataclass(frozen=True)
+class Portable:
+    """An entry as it goes from shard to shard: whose it is, latents and uses by level."""
+
+    tenant: str
+    embedding: Embedding
+    latents: Mapping[int, Latents]
+    hits: Mapping[int, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes of a shard."""
+        latents = sum(a.nbytes + ITEM_OVERHEAD_BYTES for a in self.latents.values())
+        return latents + _fixed(self.embedding)
+
+
+@dataclass(frozen=True)
 class ShardStats:
     """`used_bytes` counts embeddings, latents and their book-keeping; it never exceeds `capacity_bytes`."""
 
@@ -98,22 +114,46 @@ class Shard:
         A prompt that is there already (similarity above `DUPLICATE`) gets the new latents under its old id.
         """
         copies = {level: _own(array) for level, array in latents.items()}
-        sizes = {level: array.nbytes + ITEM_OVERHEAD_BYTES for level, array in copies.items()}
-        fixed = embedding.size * 4 + ENTRY_OVERHEAD_BYTES
         partition = self._partition(tenant, fingerprint)
         with self._lock:
-            nearest = self._nearest(partition, embedding, 1)
-            known = nearest[0].entry_id if nearest and nearest[0].similarity > DUPLICATE else None
-            entry_id = known or f"{self._prefix}-{self._next}"
-            admission = self._policy.admit(entry_id, fixed, sizes)
-            for item in admission.evicted:
-                self._forget(item.entry_id, item.level)
-            if not admission.admitted:
+            known = self._known(partition, embedding)
+            return self._put(partition, embedding, known, copies, {}, evict=True)
+
+    def store(self, fingerprint: str, entry: Portable) -> bool:
+        """Takes in another shard's entry, as far as there is room: whether it is there afterwards.
+
+        Nothing is evicted for it, and of a prompt that is there already only missing levels are taken.
+        Raises ValueError on an embedding of another size.
+        """
+        copies = {level: _own(array) for level, array in entry.latents.items()}
+        partition = self._partition(entry.tenant, fingerprint)
+        with self._lock:
+            known = self._known(partition, entry.embedding)
+            if known is not None:
+                held = self._entries[known].latents
+                copies = {level: array for level, array in copies.items() if level not in held}
+                if not copies:
+                    return True
+            return bool(
+                self._put(partition, entry.embedding, known, copies, entry.hits, evict=False)
+            )
+
+    def ranked(self, fingerprint: str) -> tuple[str, ...]:
+        """The entries under a fingerprint, the one that eviction would keep the longest first."""
+        with self._lock:
+            return tuple(
+                i for i in self._policy.ranked() if self._entries[i].partition[1] == fingerprint
+            )
+
+    def portable(self, entry_id: str) -> Portable | None:
+        """An entry as it can be stored elsewhere; None if it is gone. Counts no use."""
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is None:
                 return None
-            if known is None:
-                self._add(entry_id, partition, embedding)
-            self._entries[entry_id].latents.update(copies)
-            return entry_id
+            embedding = self._indexes[entry.partition].reconstruct(entry.number)
+            hits = self._policy.hits(entry_id)
+            return Portable(entry.partition[0], embedding, dict(entry.latents), hits)
 
     def fetch(
         self, tenant: str, entry_id: str, wanted: int, fingerprint: str | None = None
@@ -168,6 +208,32 @@ class Shard:
             if (entry_id := self._ids.get(int(n))) is not None
         )
 
+    def _known(self, partition: tuple[str, str], embedding: Embedding) -> str | None:
+        """The entry of the same prompt."""
+        nearest = self._nearest(partition, embedding, 1)
+        return nearest[0].entry_id if nearest and nearest[0].similarity > DUPLICATE else None
+
+    def _put(
+        self,
+        partition: tuple[str, str],
+        embedding: Embedding,
+        known: str | None,
+        latents: Mapping[int, Latents],
+        hits: Mapping[int, int],
+        evict: bool,
+    ) -> str | None:
+        entry_id = known or f"{self._prefix}-{self._next}"
+        sizes = {level: array.nbytes + ITEM_OVERHEAD_BYTES for level, array in latents.items()}
+        admission = self._policy.admit(entry_id, _fixed(embedding), sizes, hits, evict)
+        for item in admission.evicted:
+            self._forget(item.entry_id, item.level)
+        if not admission.admitted:
+            return None
+        if known is None:
+            self._add(entry_id, partition, embedding)
+        self._entries[entry_id].latents.update(latents)
+        return entry_id
+
     def _add(self, entry_id: str, partition: tuple[str, str], embedding: Embedding) -> None:
         index = self._indexes.get(partition)
         if index is None:
@@ -189,6 +255,11 @@ class Shard:
         index.remove_ids(np.array([entry.number], dtype=np.int64))
         if not index.ntotal:
             del self._indexes[entry.partition]
+
+
+def _fixed(embedding: Embedding) -> int:
+    """Bytes of an entry beyond its latents."""
+    return embedding.size * 4 + ENTRY_OVERHEAD_BYTES
 
 
 def _own(array: Latents) -> Latents:

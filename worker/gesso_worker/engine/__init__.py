@@ -13,7 +13,13 @@ from gesso_worker.engine.job import (
     Started,
 )
 from gesso_worker.engine.ledger import ClosedError, QueueFullError
-from gesso_worker.engine.model import Model, ModelLoadError, ModelSettings, load_model
+from gesso_worker.engine.model import (
+    Model,
+    ModelLoadError,
+    ModelSettings,
+    find_weights,
+    load_model,
+)
 from gesso_worker.engine.profiling import WarmUp, warm_up
 
 __all__ = [
@@ -35,6 +41,7 @@ __all__ = [
     "Start",
     "Started",
     "WarmUp",
+    "find_weights",
     "load_model",
     "warm_up",
 ]

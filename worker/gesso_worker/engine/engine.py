@@ -167,9 +167,12 @@ class Engine:
         """Seconds since the denoising thread last came round; grows when the device hangs."""
         return self._denoiser.silent_seconds()
 
-    def drain(self, timeout_s: float) -> bool:
-        """Accepts nothing more and waits until every job has ended; False if some have not in time."""
-        self._ledger.close("the worker is draining")
+    def drain(self, timeout_s: float, why: str = "the worker is draining") -> bool:
+        """Accepts nothing more and waits until every job has ended; False if some have not in time.
+
+        `why` is what refused requests are told.
+        """
+        self._ledger.close(why)
         return self._ledger.drain(timeout_s)
 
     def stop(self, timeout_s: float = 5.0) -> None:

@@ -83,6 +83,14 @@ class Model:
         return torch.as_tensor(noise) * trajectory.init_noise_sigma
 
 
+def find_weights(source: str) -> None:
+    """Looks at a model's folder, and downloads what the hub has of it: loading takes no network afterwards.
+
+    Raises ModelLoadError.
+    """
+    _check_folder(source, _folder(source))
+
+
 def load_model(settings: ModelSettings, device: str | None = None) -> Model:
     """Loads from a `builtin://` source, a folder in diffusers' layout or a hub id; safetensors only.
 

@@ -66,7 +66,7 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("data", "format", "width", "height", "seed", "skipped_steps", "similarity", "predicted_quality", "worker", "queue_seconds", "generate_seconds", "attempts")
+    __slots__ = ("data", "format", "width", "height", "seed", "skipped_steps", "similarity", "predicted_quality", "worker", "queue_seconds", "generate_seconds", "attempts", "model")
     DATA_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class Image(_message.Message):
     QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     GENERATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     format: ImageFormat
     width: int
@@ -91,7 +92,8 @@ class Image(_message.Message):
     queue_seconds: float
     generate_seconds: float
     attempts: int
-    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., similarity: _Optional[float] = ..., predicted_quality: _Optional[float] = ..., worker: _Optional[str] = ..., queue_seconds: _Optional[float] = ..., generate_seconds: _Optional[float] = ..., attempts: _Optional[int] = ...) -> None: ...
+    model: str
+    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., similarity: _Optional[float] = ..., predicted_quality: _Optional[float] = ..., worker: _Optional[str] = ..., queue_seconds: _Optional[float] = ..., generate_seconds: _Optional[float] = ..., attempts: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("request_id", "queued", "started", "progress", "image")

@@ -18,7 +18,7 @@ class LatentSource(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class WorkerGenerateRequest(_message.Message):
-    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents")
+    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents", "model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class WorkerGenerateRequest(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     KEEP_LATENTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     prompt: str
     negative_prompt: str
@@ -45,7 +46,8 @@ class WorkerGenerateRequest(_message.Message):
     tenant: str
     embedding: _containers.RepeatedScalarFieldContainer[float]
     keep_latents: bool
-    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ...) -> None: ...
+    model: str
+    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
 
 class WorkerImage(_message.Message):
     __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds")
@@ -82,20 +84,26 @@ class WorkerEvent(_message.Message):
     def __init__(self, started: _Optional[_Union[_image_pb2.Started, _Mapping]] = ..., progress: _Optional[_Union[_image_pb2.Progress, _Mapping]] = ..., image: _Optional[_Union[WorkerImage, _Mapping]] = ...) -> None: ...
 
 class AssignRequest(_message.Message):
-    __slots__ = ("skipped_steps", "revision")
+    __slots__ = ("skipped_steps", "revision", "model")
     SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     skipped_steps: int
     revision: int
-    def __init__(self, skipped_steps: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+    model: str
+    def __init__(self, skipped_steps: _Optional[int] = ..., revision: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class AssignResponse(_message.Message):
-    __slots__ = ("skipped_steps", "switch_seconds")
+    __slots__ = ("skipped_steps", "switch_seconds", "model", "loading_model")
     SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
     SWITCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LOADING_MODEL_FIELD_NUMBER: _ClassVar[int]
     skipped_steps: int
     switch_seconds: float
-    def __init__(self, skipped_steps: _Optional[int] = ..., switch_seconds: _Optional[float] = ...) -> None: ...
+    model: str
+    loading_model: str
+    def __init__(self, skipped_steps: _Optional[int] = ..., switch_seconds: _Optional[float] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
     __slots__ = ("tenant", "embedding", "limit")
@@ -167,6 +175,19 @@ class DeviceProfile(_message.Message):
     step_seconds: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, device: _Optional[str] = ..., steps: _Optional[int] = ..., encode_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., step_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class Switch(_message.Message):
+    __slots__ = ("to", "drain_seconds", "load_seconds", "warmup_seconds")
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    drain_seconds: float
+    load_seconds: float
+    warmup_seconds: float
+    def __init__(self, to: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[float] = ..., **kwargs) -> None: ...
+
 class RequestProgress(_message.Message):
     __slots__ = ("request_id", "remaining_steps")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -176,7 +197,7 @@ class RequestProgress(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., remaining_steps: _Optional[int] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint")
+    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +211,10 @@ class StatsResponse(_message.Message):
     CACHE_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     IMAGES_DONE_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LOADING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_ERROR_FIELD_NUMBER: _ClassVar[int]
+    LAST_SWITCH_FIELD_NUMBER: _ClassVar[int]
     worker: str
     ready: bool
     draining: bool
@@ -203,4 +228,74 @@ class StatsResponse(_message.Message):
     cache_capacity_bytes: int
     images_done: int
     fingerprint: str
-    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    model: str
+    loading_model: str
+    switch_error: str
+    last_switch: Switch
+    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("name", "address")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class HandOverRequest(_message.Message):
+    __slots__ = ("targets", "timeout_seconds")
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    targets: _containers.RepeatedCompositeFieldContainer[Peer]
+    timeout_seconds: float
+    def __init__(self, targets: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class HandOverResponse(_message.Message):
+    __slots__ = ("entries", "bytes", "skipped")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    entries: int
+    bytes: int
+    skipped: int
+    def __init__(self, entries: _Optional[int] = ..., bytes: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
+
+class HeldLevel(_message.Message):
+    __slots__ = ("skipped_steps", "shape", "dtype", "data", "hits")
+    SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    skipped_steps: int
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: str
+    data: bytes
+    hits: int
+    def __init__(self, skipped_steps: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ..., hits: _Optional[int] = ...) -> None: ...
+
+class CacheEntry(_message.Message):
+    __slots__ = ("tenant", "embedding", "levels")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    levels: _containers.RepeatedCompositeFieldContainer[HeldLevel]
+    def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., levels: _Optional[_Iterable[_Union[HeldLevel, _Mapping]]] = ...) -> None: ...
+
+class StoreEntriesRequest(_message.Message):
+    __slots__ = ("fingerprint", "entries")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    entries: _containers.RepeatedCompositeFieldContainer[CacheEntry]
+    def __init__(self, fingerprint: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[CacheEntry, _Mapping]]] = ...) -> None: ...
+
+class StoreEntriesResponse(_message.Message):
+    __slots__ = ("stored", "free_bytes")
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    stored: _containers.RepeatedScalarFieldContainer[bool]
+    free_bytes: int
+    def __init__(self, stored: _Optional[_Iterable[bool]] = ..., free_bytes: _Optional[int] = ...) -> None: ...

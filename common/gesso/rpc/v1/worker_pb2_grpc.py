@@ -59,6 +59,16 @@ class WorkerStub:
                 request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StatsRequest.SerializeToString,
                 response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.HandOver = channel.unary_unary(
+                '/gesso.v1.Worker/HandOver',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.HandOverRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.HandOverResponse.FromString,
+                _registered_method=True)
+        self.StoreEntries = channel.unary_unary(
+                '/gesso.v1.Worker/StoreEntries',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -66,14 +76,17 @@ class WorkerServicer:
 
     def Generate(self, request, context):
         """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
-        step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining).
+        step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
+        changing its model, or holding another than the one asked for: another worker may serve it at once).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Assign(self, request, context):
-        """Sets the worker's assigned level. Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
+        """Sets the worker's assigned level, and the model that it is to hold. Returns at once: a change of model goes
+        on as Stats shows it (loading_model, then model, or switch_error), and meanwhile the shard stays open.
+        Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +108,22 @@ class WorkerServicer:
 
     def Stats(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HandOver(self, request, context):
+        """Gives the shard's best entries to other workers, by what eviction would keep the longest: for a worker that
+        is about to go. One at a time (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StoreEntries(self, request, context):
+        """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
+        another fingerprint are refused (FAILED_PRECONDITION).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -126,6 +155,16 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StatsRequest.FromString,
                     response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StatsResponse.SerializeToString,
+            ),
+            'HandOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.HandOver,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.HandOverRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.HandOverResponse.SerializeToString,
+            ),
+            'StoreEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.StoreEntries,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +302,60 @@ class Worker:
             '/gesso.v1.Worker/Stats',
             gesso_dot_rpc_dot_v1_dot_worker__pb2.StatsRequest.SerializeToString,
             gesso_dot_rpc_dot_v1_dot_worker__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.Worker/HandOver',
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.HandOverRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.HandOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.Worker/StoreEntries',
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

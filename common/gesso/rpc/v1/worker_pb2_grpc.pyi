@@ -33,30 +33,54 @@ class WorkerStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_worker_pb2.WorkerGenerateRequest, _worker_pb2.WorkerEvent]
     """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
-    step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining).
+    step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
+    changing its model, or holding another than the one asked for: another worker may serve it at once).
     """
     Assign: _grpc.UnaryUnaryMultiCallable[_worker_pb2.AssignRequest, _worker_pb2.AssignResponse]
-    """Sets the worker's assigned level. Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION)."""
+    """Sets the worker's assigned level, and the model that it is to hold. Returns at once: a change of model goes
+    on as Stats shows it (loading_model, then model, or switch_error), and meanwhile the shard stays open.
+    Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
+    """
     Lookup: _grpc.UnaryUnaryMultiCallable[_worker_pb2.LookupRequest, _worker_pb2.LookupResponse]
     """Nearest entries of this shard, best first."""
     FetchLatents: _grpc.UnaryUnaryMultiCallable[_worker_pb2.FetchLatentsRequest, _worker_pb2.FetchLatentsResponse]
     """The latent of one entry before step K. NOT_FOUND when evicted."""
     Stats: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StatsRequest, _worker_pb2.StatsResponse]
+    HandOver: _grpc.UnaryUnaryMultiCallable[_worker_pb2.HandOverRequest, _worker_pb2.HandOverResponse]
+    """Gives the shard's best entries to other workers, by what eviction would keep the longest: for a worker that
+    is about to go. One at a time (FAILED_PRECONDITION).
+    """
+    StoreEntries: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StoreEntriesRequest, _worker_pb2.StoreEntriesResponse]
+    """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
+    another fingerprint are refused (FAILED_PRECONDITION).
+    """
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_worker_pb2.WorkerGenerateRequest, _worker_pb2.WorkerEvent]  # type: ignore[assignment]
     """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
-    step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining).
+    step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
+    changing its model, or holding another than the one asked for: another worker may serve it at once).
     """
     Assign: _aio.UnaryUnaryMultiCallable[_worker_pb2.AssignRequest, _worker_pb2.AssignResponse]  # type: ignore[assignment]
-    """Sets the worker's assigned level. Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION)."""
+    """Sets the worker's assigned level, and the model that it is to hold. Returns at once: a change of model goes
+    on as Stats shows it (loading_model, then model, or switch_error), and meanwhile the shard stays open.
+    Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
+    """
     Lookup: _aio.UnaryUnaryMultiCallable[_worker_pb2.LookupRequest, _worker_pb2.LookupResponse]  # type: ignore[assignment]
     """Nearest entries of this shard, best first."""
     FetchLatents: _aio.UnaryUnaryMultiCallable[_worker_pb2.FetchLatentsRequest, _worker_pb2.FetchLatentsResponse]  # type: ignore[assignment]
     """The latent of one entry before step K. NOT_FOUND when evicted."""
     Stats: _aio.UnaryUnaryMultiCallable[_worker_pb2.StatsRequest, _worker_pb2.StatsResponse]  # type: ignore[assignment]
+    HandOver: _aio.UnaryUnaryMultiCallable[_worker_pb2.HandOverRequest, _worker_pb2.HandOverResponse]  # type: ignore[assignment]
+    """Gives the shard's best entries to other workers, by what eviction would keep the longest: for a worker that
+    is about to go. One at a time (FAILED_PRECONDITION).
+    """
+    StoreEntries: _aio.UnaryUnaryMultiCallable[_worker_pb2.StoreEntriesRequest, _worker_pb2.StoreEntriesResponse]  # type: ignore[assignment]
+    """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
+    another fingerprint are refused (FAILED_PRECONDITION).
+    """
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -66,7 +90,8 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.WorkerEvent], _abc.AsyncIterator[_worker_pb2.WorkerEvent]]:
         """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
-        step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining).
+        step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
+        changing its model, or holding another than the one asked for: another worker may serve it at once).
         """
 
     @_abc_1.abstractmethod
@@ -75,7 +100,10 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.AssignRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.AssignResponse, _abc.Awaitable[_worker_pb2.AssignResponse]]:
-        """Sets the worker's assigned level. Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION)."""
+        """Sets the worker's assigned level, and the model that it is to hold. Returns at once: a change of model goes
+        on as Stats shows it (loading_model, then model, or switch_error), and meanwhile the shard stays open.
+        Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
+        """
 
     @_abc_1.abstractmethod
     def Lookup(
@@ -99,5 +127,25 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.StatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.StatsResponse, _abc.Awaitable[_worker_pb2.StatsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def HandOver(
+        self,
+        request: _worker_pb2.HandOverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.HandOverResponse, _abc.Awaitable[_worker_pb2.HandOverResponse]]:
+        """Gives the shard's best entries to other workers, by what eviction would keep the longest: for a worker that
+        is about to go. One at a time (FAILED_PRECONDITION).
+        """
+
+    @_abc_1.abstractmethod
+    def StoreEntries(
+        self,
+        request: _worker_pb2.StoreEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.StoreEntriesResponse, _abc.Awaitable[_worker_pb2.StoreEntriesResponse]]:
+        """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
+        another fingerprint are refused (FAILED_PRECONDITION).
+        """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -165,6 +165,25 @@ def test_a_spec_older_than_a_rule_of_today_is_refused_with_words(
     )
 
 
+def test_a_model_that_nobody_serves_is_refused_with_words(
+    api_server: Any, crd: None, namespace: str, tmp_path: Path
+) -> None:
+    body = yaml.safe_load(SAMPLE)
+    body["spec"]["variants"].append({"name": "fast", "model": {"source": "a/b", "steps": 4}})
+    api_server.kubectl("apply", "-n", namespace, "-f", "-", text=json.dumps(body))
+    with operator(api_server.kubeconfig, "op", namespace, tmp_path):
+
+        def refused() -> bool:
+            status = get(api_server, namespace, "dsvc/tiny").get("status", {})
+            found = {c["type"]: c for c in status.get("conditions", [])}
+            told = found.get("Accepted", {})
+            return (
+                told.get("reason") == "NotSupported" and "spec.variants[1].model" in told["message"]
+            )
+
+        eventually("NotSupported", refused)
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

@@ -31,6 +31,7 @@ from gesso_operator.cluster.status_writer import StatusWriter, status_of
 from gesso_operator.cluster.world import World
 from gesso_operator.logs import Log
 from gesso_operator.loop import ControlLoop
+from gesso_operator.supported import unsupported
 
 #: Changes come in swarms, as pods do: what comes within this is one.
 GATHER_S = 0.1
@@ -152,8 +153,11 @@ class Runner:
         assert isinstance(body, dict)
         try:
             service = service_of(body)
+            told = unsupported(service)
         except SpecError as error:
-            await self._refuse(body, error)
+            service, told = None, str(error).splitlines()[0]
+        if service is None or told:
+            await self._refuse(body, "SpecInvalid" if service is None else "NotSupported", told)
             return self._service
         if service == self._service:
             return service
@@ -207,11 +211,9 @@ class Runner:
                 await self._tools.api.delete(version, kind, self.key.namespace, name)
             self._tools.log.info("applied", service=str(self.key), objects=changed)
 
-    async def _refuse(self, body: dict[str, object], error: SpecError) -> None:
+    async def _refuse(self, body: dict[str, object], reason: str, told: str) -> None:
         """Says what is wrong with a spec that the API server let in, older than a rule of today, say."""
-        before = status_of(body)
-        first = str(error).splitlines()[0]
-        await self._conditions(before, body, "SpecInvalid", first, ("Accepted", "Ready"))
+        await self._conditions(status_of(body), body, reason, told, ("Accepted", "Ready"))
 
     async def _tell_trouble(self, error: ApiError) -> None:
         """Says in the status what the API server refuses, where it can be said."""

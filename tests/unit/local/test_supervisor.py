@@ -53,6 +53,26 @@ def test_bad_service_file_is_refused_before_anything_starts(tmp_path, capsys):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("replicas: 2", "replicas: 0", "spec.workers.replicas: 0 is not allowed on one machine"),
+        (
+            "  slo:",
+            "    - {name: fast, model: {source: a/b, steps: 4}}\n  slo:",
+            "spec.variants[1].model: a/b is not allowed here",
+        ),
+    ],
+)
+def test_what_no_fleet_can_do_is_refused(tmp_path, service_file, capsys, old, new, told):
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(service_file.read_text().replace(old, new))
+    flags = ("--service", str(asked), "--state-dir", str(tmp_path / "state"))
+    code, message = refusal(capsys, *flags, "--grpc-port", "1", "--http-port", "2")
+    assert code == 2
+    assert told in message
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
 def test_port_out_of_range_is_a_bad_flag(port, tmp_path, service_file, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -42,7 +42,6 @@ def test_there_are_samples_for_each_use():
         "sdxl-8-gpus",
         "two-gpu-classes",
         "recommend",
-        "distilled-variant",
     }
 
 

@@ -15,6 +15,8 @@ from cluster.tools import Tools
 
 #: Where pods find the API server, and where the node lives: an address of the loopback device.
 NODE_IP = "10.255.0.1"
+#: The second asks, as OpenShift does, who may block an owner's deletion.
+_ADMISSION = "NodeRestriction,OwnerReferencesPermissionEnforcement"
 
 
 class ControlPlane:
@@ -97,7 +99,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={path('sa.key')}",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/16",
-            *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
+            *("--authorization-mode=Node,RBAC", f"--enable-admission-plugins={_ADMISSION}"),
             *("--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP"),
             f"--kubelet-client-certificate={path('admin.crt')}",
             f"--kubelet-client-key={path('admin.key')}",

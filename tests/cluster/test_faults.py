@@ -9,20 +9,42 @@ from typing import Any
 import pytest
 import yaml
 from cluster.installed import ROOT, Installed, merge_patch
+from cluster.load import Load
 from cluster.node import Cluster
 
 pytestmark = pytest.mark.timeout(240)
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 
 
+#: What the Prometheus operator would bring, as far as it takes to own one.
+MONITORS = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
+"""
+
+
 @pytest.fixture(scope="module")
 def gesso(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """Gesso, installed for all tests here."""
     found = Installed(cluster)
+    monitors = "podmonitors.monitoring.coreos.com"
+    cluster.kubectl("apply", "-f", "-", text=MONITORS)
+    cluster.kubectl("wait", "--for=condition=Established", f"crd/{monitors}")
     found.install(tmp_path_factory.mktemp("values"))
     yield found
     found.uninstall()
-    cluster.kubectl("delete", "crd", "diffusionservices.gesso.dev")
+    cluster.kubectl("delete", "crd", "diffusionservices.gesso.dev", monitors)
 
 
 @pytest.fixture
@@ -157,6 +179,20 @@ def test_what_others_change_by_hand_comes_back(gesso: Installed, apply: Callable
     heals(gesso, name)
 
 
+def test_what_is_optional_comes_and_goes(gesso: Installed, apply: Callable[..., str]) -> None:
+    name = apply("guarded")
+    gesso.wait("a monitor", lambda: gesso.cluster.get("podmonitor", f"{name}-router"), 30)
+    policy = ("networkpolicy", f"{name}-worker")
+    gesso.cluster.kubectl("patch", "dsvc", name, *merge_patch(networkPolicy=True))
+    gesso.wait("a policy", lambda: gesso.cluster.get(*policy), 20)
+    gesso.cluster.kubectl("patch", "dsvc", name, *merge_patch(networkPolicy=False))
+
+    def gone() -> bool:
+        return gesso.cluster.kubectl("get", *policy, check=False).returncode != 0
+
+    gesso.wait("no policy", gone, 20)
+
+
 def test_recommend_plans_and_touches_nothing(gesso: Installed, apply: Callable[..., str]) -> None:
     name = apply("advised", scheduling={"mode": "Recommend"})
     heals(gesso, name)
@@ -182,6 +218,23 @@ def test_stopped_by_setting_and_started_again(gesso: Installed, apply: Callable[
     gesso.wait("no pods", lambda: not gesso.pods(selector), 120)
     gesso.cluster.kubectl("scale", "dsvc", name, "--replicas=1")
     heals(gesso, name)
+
+
+def test_an_elastic_fleet_grows_with_the_load_and_keeps_its_bounds(
+    gesso: Installed, apply: Callable[..., str]
+) -> None:
+    workers = {"replicas": None, "min": 1, "max": 2, "startSeconds": 15}
+    name = apply("elastic", workers=workers, scheduling={"planIntervalSeconds": 1})
+    heals(gesso, name)
+    selector = f"gesso.dev/service={name},app.kubernetes.io/component=worker"
+    assert len(gesso.pods(selector)) == 1
+    with Load(gesso.address(name), 4.0):
+        gesso.wait("a second worker", lambda: len(gesso.pods(selector)) == 2, 60)
+        events = gesso.cluster.kubectl(
+            "get", "events", "-o", "custom-columns=R:.reason,M:.message"
+        ).stdout
+        assert "1 worker to 2: " in events
+        gesso.wait("it serves", lambda: gesso.service(name)["status"]["workers"]["ready"] == 2, 120)
 
 
 def _bare(body: dict[str, Any]) -> dict[str, Any]:

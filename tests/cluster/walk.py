@@ -26,6 +26,7 @@ class Walk:
     def shown(self, command: str, output: str) -> None:
         """A command and its output."""
         clean = re.sub(r"[ \t]+$", "", output.strip(), flags=re.MULTILINE)
+        clean = re.sub(r" *\t", "  ", clean)
         self._parts.append(f"```console\n$ {command}\n{clean}\n```\n")
 
     def told(self, text: str) -> None:

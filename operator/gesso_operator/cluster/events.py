@@ -14,7 +14,6 @@ from gesso_operator.planning import Decision, Reason
 _LONGEST_NOTE = 1000
 #: Further prices come every few seconds under a swinging load: they are in the status.
 _SILENT = frozenset({Reason.PRICE_UPDATED})
-_SIZES = frozenset({Reason.SCALE_OUT, Reason.SCALE_IN})
 
 
 class EventSink:
@@ -24,9 +23,10 @@ class EventSink:
         """`instance` names the operator's pod."""
         self._api, self._instance, self._log = api, instance, log
 
-    async def decided(self, owned: Owned, decision: Decision) -> None:
-        """An Event for each plan, and each change of the size, that was approved."""
-        if decision.reason in _SILENT or not (decision.changed or decision.reason in _SIZES):
+    async def decided(self, owned: Owned, decision: Decision, resizes: bool) -> None:
+        """An Event for each plan that was approved, and for each change of the fleet's size."""
+        planned = decision.changed and decision.reason not in _SILENT
+        if not (planned or resizes):
             return
         await self.tell(owned, "Normal", decision.reason.value, "Plan", decision.message)
 

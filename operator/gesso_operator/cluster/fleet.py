@@ -47,7 +47,6 @@ class PodFleet:
         first = wanted(owned.service.spec.workers, None, pods_before)
         self.size = Size(first if pods_before is None else max(first, pods_before), first)
         self._plan_json = ""
-        self._resize_log = self.size.target
 
     @property
     def key(self) -> Key:
@@ -104,6 +103,7 @@ class PodFleet:
 
     async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
         """Keeps the plan, labels the pods with their level, and notes the size that is asked for."""
+        resizes = decision.fleet_size not in (None, self.size.target)
         self._planned = decision.fleet_size
         try:
             if plan is not None:
@@ -111,7 +111,7 @@ class PodFleet:
                 await self._label(decision)
         except ApiError as error:
             self._log.warning("plan_not_kept", service=str(self.key), message=str(error))
-        await self._events.decided(self.owned, decision)
+        await self._events.decided(self.owned, decision, resizes)
 
     async def write(self, status: ServiceStatus) -> None:
         """Hands the status to the writer, with what only the cluster knows."""

@@ -20,7 +20,6 @@ OPERATOR = {
     ("monitoring.coreos.com", "podmonitors"): {"create", "patch"},
     ("events.k8s.io", "events"): {"create"},
 }
-CLUSTER_WIDE = {("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"}}
 LEASE = {("coordination.k8s.io", "leases"): {"create", "get", "update"}}
 USERS = {
     "gesso-admin": {(GESSO, "*"): {"*"}},
@@ -60,7 +59,7 @@ def test_cluster_wide_rights(helm):
     objects = rendered(helm, {})
     roles = by_name(objects, "ClusterRole", "Role")
     assert {key: rights(role) for key, role in roles.items()} == {
-        (None, "gesso-operator"): OPERATOR | CLUSTER_WIDE,
+        (None, "gesso-operator"): OPERATOR,
         ("gesso-system", "gesso-operator-lease"): LEASE,
         **{(None, name): table for name, table in USERS.items()},
     }

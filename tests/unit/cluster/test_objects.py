@@ -113,12 +113,18 @@ def test_templates_of_administrator_and_user_are_laid_over_but_take_no_pod_away(
 
 
 def test_a_claim_is_mounted_and_named_as_a_folder():
-    found = objects(model={"source": "pvc://weights/sdxl/base"})
+    ladder, claimed = {"name": "default", "skippedSteps": [0, 10]}, "pvc://fast"
+    other = {"name": "fast", "model": {"source": claimed, "steps": 4}}
+    found = objects(model={"source": "pvc://weights/sdxl/base"}, variants=[ladder, other])
     spec = found["StatefulSet", "tiny-worker"]["spec"]["template"]["spec"]
     claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
-    assert claims == [{"claimName": "weights", "readOnly": True}]
-    text = found["ConfigMap", "tiny-service"]["data"]["service.yaml"]
-    assert parse_service(text).spec.model.source == "/models/sdxl/base"
+    assert [c["claimName"] for c in claims] == ["weights", "fast"]
+    assert all(c["readOnly"] for c in claims)
+    mounts = {m["mountPath"] for m in spec["containers"][0]["volumeMounts"]}
+    assert {"/models/weights", "/models/fast"} <= mounts
+    served = parse_service(found["ConfigMap", "tiny-service"]["data"]["service.yaml"]).spec
+    assert served.model.source == "/models/weights/sdxl/base"
+    assert served.variants[1].model.source == "/models/fast"
 
 
 def test_a_token_storage_image_and_resources_reach_the_pods():

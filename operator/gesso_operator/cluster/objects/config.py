@@ -18,22 +18,29 @@ from gesso_operator.cluster.objects.common import (
     digest,
 )
 
+_CLAIM = "pvc://"
 
-def claim_of(service: DiffusionService) -> tuple[str, str] | None:
-    """Claim and folder of a `pvc://` source; None for another."""
-    source = service.spec.model.source
-    if not source.startswith("pvc://"):
-        return None
-    claim, _, folder = source.removeprefix("pvc://").partition("/")
-    return claim, folder.strip("/")
+
+def claims_of(service: DiffusionService) -> tuple[str, ...]:
+    """The volume claims that models lie in, each once."""
+    others = [v.model.source for v in service.spec.variants if v.model is not None]
+    sources = [service.spec.model.source, *others]
+    found = [s.removeprefix(_CLAIM).partition("/")[0] for s in sources if s.startswith(_CLAIM)]
+    return tuple(dict.fromkeys(found))
+
+
+def _in_pod(source: str) -> str:
+    """Where a source lies in a pod: a claim has become a folder below the mount of its name."""
+    if not source.startswith(_CLAIM):
+        return source
+    return f"{MODEL_FOLDER}/{source.removeprefix(_CLAIM).strip('/')}"
 
 
 def as_served(service: DiffusionService) -> Object:
-    """The service as its processes read it: a claim has become a folder."""
+    """The service as its processes read it, with models where they are mounted."""
     spec = json.loads(service.spec.model_dump_json(exclude_none=True, exclude_defaults=True))
-    claim = claim_of(service)
-    if claim is not None:
-        spec["model"]["source"] = f"{MODEL_FOLDER}/{claim[1]}".rstrip("/")
+    for model in (spec["model"], *(v["model"] for v in spec.get("variants", ()) if "model" in v)):
+        model["source"] = _in_pod(model["source"])
     for part, fields in (("workers", _PODS), ("router", _PODS)):
         for field in fields:
             spec.get(part, {}).pop(field, None)

@@ -23,7 +23,7 @@ from gesso_operator.cluster.objects.common import (
     token_env,
     volumes,
 )
-from gesso_operator.cluster.objects.config import claim_of, worker_hash
+from gesso_operator.cluster.objects.config import claims_of, worker_hash
 from gesso_operator.cluster.overlay import merged
 
 
@@ -129,13 +129,11 @@ def _pod(owned: Owned, image: str) -> Object:
         "containers": [container],
         "volumes": volumes(names.service_config(owned.name)),
     }
-    claim = claim_of(service)
-    if claim is not None:
-        source = {"claimName": claim[0], "readOnly": True}
-        spec["volumes"].append({"name": "models", "persistentVolumeClaim": source})
-        container["volumeMounts"].append(
-            {"name": "models", "mountPath": MODEL_FOLDER, "readOnly": True}
-        )
+    for i, claim in enumerate(claims_of(service)):
+        source = {"claimName": claim, "readOnly": True}
+        spec["volumes"].append({"name": f"models-{i}", "persistentVolumeClaim": source})
+        mount = {"name": f"models-{i}", "mountPath": f"{MODEL_FOLDER}/{claim}", "readOnly": True}
+        container["volumeMounts"].append(mount)
     if model.storage is None:
         spec["volumes"].append({"name": "hub", "emptyDir": {}})
     if workers.node_selector:

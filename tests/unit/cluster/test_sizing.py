@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gesso.api import WorkersSpec
-from gesso_operator.cluster.sizing import LEAVE_S, Size, resized, wanted
+from gesso_operator.cluster.sizing import HAND_OVER_S, LEAVE_S, Size, resized, wanted
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,14 @@ def test_those_that_go_get_no_new_requests_first():
     assert [size.stays(i) for i in range(4)] == [True, True, False, False]
     assert resized(size, 2, 10.0 + LEAVE_S / 2) == size
     assert resized(size, 2, 10.0 + LEAVE_S) == Size(2, 2)
+
+
+def test_a_shard_that_is_being_handed_over_is_waited_for_but_not_for_ever():
+    size = resized(Size(4, 4), 2, 10.0, handed_over=False)
+    assert [size.leaves(i) for i in range(5)] == [False, False, True, True, False]
+    assert resized(size, 2, 10.0 + LEAVE_S, handed_over=False) == size
+    assert resized(size, 2, 10.0 + LEAVE_S) == Size(2, 2)
+    assert resized(size, 2, 10.0 + HAND_OVER_S, handed_over=False) == Size(2, 2)
 
 
 def test_a_wish_for_more_takes_them_back():

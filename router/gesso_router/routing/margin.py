@@ -22,7 +22,7 @@ class Margin:
     factor: float = 1.25
     quantile: float = 0.95
     rate: float = 0.08
-    lowest: float = 1.02
+    lowest: float = 1.03
     highest: float = 1.8
 
     def observe(self, estimated_seconds: float, actual_seconds: float) -> Margin:

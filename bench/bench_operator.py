@@ -7,8 +7,8 @@ so that what is measured is the operator. *Reconcile of all*: processor seconds 
 each with reports, statistics of all workers, forecast, plan and what follows, in steady state (this machine's
 cores are shared with the API server and the stand-ins). *All applied after restart*: from the moment a new
 operator leads until it has applied every object of every service, and each loop has gone round. *Edit*:
-`spec.slo.latencySeconds` of each service in turn, until its status has the new plan. *Load*: from a step to 1.85
-times what the fleet carries in full until a worker is assigned a larger K. Writes bench/out/operator.json.
+`spec.slo.latencySeconds` of each service in turn, until its status has the new plan. *Load*: from a step to
+1.85 times what the fleet carries in full until a worker is assigned a larger K. Writes bench/out/operator.json.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import psutil
 import yaml
@@ -42,6 +41,7 @@ from operator_fleet.pods import Pods
 from rich.console import Console
 from rich.table import Table
 
+ROOT = Path(__file__).parents[1]
 NAMESPACE = "bench"
 #: What is asked for, in megabytes and seconds.
 LIMITS = {

@@ -56,9 +56,7 @@ def deal(
             skipped += 1
             continue
         ready = [
-            n
-            for n in roomy
-            if sizes[n] < BATCH_BYTES and len(messages.get(n, ())) < BATCH_ENTRIES
+            n for n in roomy if sizes[n] < BATCH_BYTES and len(messages.get(n, ())) < BATCH_ENTRIES
         ]
         if not ready:
             break

@@ -71,7 +71,9 @@ class LcbfuPolicy:
         return tuple(sorted(self._levels.get(entry_id, ())))
 
     def ranked(self) -> tuple[str, ...]:
-        """Every entry, the one that has saved most steps first, of equals the newest: as eviction keeps them."""
+        """Every entry, the one that has saved most steps first, of equals the newest: as eviction keeps
+        them.
+        """
 
         def worth(entry_id: str) -> tuple[int, int]:
             held = [(lv, self._items[Item(entry_id, lv)]) for lv in self._levels[entry_id]]

@@ -5,7 +5,7 @@ exception.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -71,12 +71,28 @@ class Clients:
         return await self._ask(lambda: stub.Stats(asked, timeout=self._read_s))
 
     async def assign(
-        self, address: str, skipped_steps: int, revision: int
+        self, address: str, skipped_steps: int, revision: int, model: str = ""
     ) -> worker_pb2.AssignResponse | Failure:
-        """Sets a worker's level."""
+        """Sets a worker's level, and the model that it is to hold: empty for the service's own."""
         stub = worker_pb2_grpc.WorkerStub(self._channel(address))
-        request = worker_pb2.AssignRequest(skipped_steps=skipped_steps, revision=revision)
+        request = worker_pb2.AssignRequest(
+            skipped_steps=skipped_steps, revision=revision, model=model
+        )
         return await self._ask(lambda: stub.Assign(request, timeout=self._write_s))
+
+    async def hand_over(
+        self, address: str, targets: Mapping[str, str], seconds: float
+    ) -> worker_pb2.HandOverResponse | Failure:
+        """Has a worker that is to go give its shard's best entries to others: their host:port by name.
+
+        Takes at most `seconds`, and a little; what is not handed over by then is lost with the worker.
+        """
+        stub = worker_pb2_grpc.WorkerStub(self._channel(address))
+        request = worker_pb2.HandOverRequest(
+            targets=[worker_pb2.Peer(name=n, address=a) for n, a in targets.items()],
+            timeout_seconds=seconds,
+        )
+        return await self._ask(lambda: stub.HandOver(request, timeout=seconds + self._write_s))
 
     async def apply_plan(
         self, address: str, request: router_pb2.ApplyPlanRequest

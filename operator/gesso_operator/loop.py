@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 
 from gesso.api import DiffusionService, ServiceStatus
-from gesso.rpc.v1 import router_pb2
+from gesso.rpc.v1 import router_pb2, worker_pb2
 from gesso_operator.clients import Clients, Failure
 from gesso_operator.fleet import Fleet, Member, StatusSink
 from gesso_operator.logs import Log
@@ -29,8 +29,9 @@ from gesso_operator.planning import (
 )
 from gesso_operator.reports import Merged, latency_p95
 from gesso_operator.status import Tick, build_status
+from gesso_operator.switching import Failures, Measured, SwitchTimes, may_begin, reachable
 from gesso_operator.window import Window
-from gesso_operator.wire import apply_plan_request, worker_view
+from gesso_operator.wire import apply_plan_request, last_switch, worker_view
 
 
 class ControlLoop:
@@ -63,6 +64,11 @@ class ControlLoop:
         self._state = PlannerState()
         self._merged = Merged()
         self._window = Window()
+        self._times = SwitchTimes()
+        self._failures = Failures()
+        self._measured = Measured()
+        #: (worker, model) of changes that were asked for and are not known to have failed.
+        self._asked: set[tuple[str, str]] = set()
         self._said = ""
         self._wake = asyncio.Event()
         self.status = ServiceStatus() if status is None else status
@@ -99,10 +105,14 @@ class ControlLoop:
         """One round; gives the status that was written."""
         members, routers = self._fleet.members(), self._fleet.routers()
         await self._clients.keep_only([*routers.values(), *(m.address for m in members)])
-        (replies, error), views = await asyncio.gather(self._reports(routers), self._views(members))
+        (replies, error), stats = await asyncio.gather(self._reports(routers), self._stats(members))
         now = self._clock()
+        views = tuple(_view(m, stats.get(m.name)) for m in members)
+        out = self._learn_models(members, stats, views, now)
         self._merged = self._merged.keep_only(tuple(routers)).add(replies)
-        seen = None if error else self._merged.report(replies, self._service.ladder)
+        ladder = self._service.ladder
+        seen = None if error else self._merged.report(replies, ladder)
+        seen = reachable(seen, len(ladder), _others(self._service), out)
         if replies:
             self._window = self._window.add(self._merged.counters)
         observation = Observation(now, seen, views)
@@ -114,7 +124,7 @@ class ControlLoop:
         millis = 1000 * (time.monotonic() - began)
         request = self._request(members, views, decision)
         assigned, applied = await asyncio.gather(
-            self._assign(members, views, decision), self._apply(routers, request)
+            self._assign(members, views, decision, now), self._apply(routers, request)
         )
         await self._fleet.decided(decision, request)
         tick = Tick(
@@ -127,8 +137,9 @@ class ControlLoop:
             latency_p95_s=latency_p95(tuple(replies.values())),
             router_error=error,
             apply_error=applied,
-            assign_errors=tuple(
-                f"Assign {n}: {r}" for n, r in assigned.items() if isinstance(r, str)
+            assign_errors=(
+                *(f"Assign {n}: {r}" for n, r in assigned.items() if isinstance(r, str)),
+                *(f"{n}: {r.switch_error}" for n, r in stats.items() if r.switch_error),
             ),
         )
         self.decision = decision
@@ -152,47 +163,110 @@ class ControlLoop:
                 replies[name] = answer
         return replies, error
 
-    async def _views(self, members: tuple[Member, ...]) -> tuple[WorkerView, ...]:
-        replies = await asyncio.gather(
-            *(self._clients.stats(m.address) for m in members if m.serving)
+    async def _stats(self, members: tuple[Member, ...]) -> dict[str, worker_pb2.StatsResponse]:
+        """What the workers that serve tell, by name; who does not answer is missing."""
+        serving = [m for m in members if m.serving]
+        replies = await asyncio.gather(*(self._clients.stats(m.address) for m in serving))
+        return {
+            m.name: reply
+            for m, reply in zip(serving, replies, strict=True)
+            if not isinstance(reply, Failure)
+        }
+
+    def _learn_models(
+        self,
+        members: tuple[Member, ...],
+        stats: Mapping[str, worker_pb2.StatsResponse],
+        views: tuple[WorkerView, ...],
+        now_s: float,
+    ) -> frozenset[str]:
+        """Takes up how fast models are, what changes of model have cost, and which could not be made; gives the
+        models that no plan should count on.
+        """
+        settings = Settings.of(self._service, self._elastic)
+        if not settings.models:
+            return frozenset()
+        names = [m.name for m in members]
+        self._times = self._times.keep_only(names)
+        self._failures = self._failures.keep_only(names)
+        asked = self.decision.models if self.decision is not None else {}
+        for name, reply in stats.items():
+            self._times = self._times.add(name, reply.profile.device, last_switch(reply))
+            self._failures = self._failures.holds(name, reply.model)
+            wanted = asked.get(name, reply.model)
+            failed = reply.switch_error and not reply.HasField("loading_model")
+            if failed and wanted != reply.model and (name, wanted) in self._asked:
+                self._asked.discard((name, wanted))
+                self._failures = self._failures.failed(name, wanted, now_s)
+                self._log.warning(
+                    "switch_failed", worker=name, model=wanted, error=reply.switch_error
+                )
+        out = self._failures.out_of_reach((r.model for r in stats.values()), now_s)
+        models = tuple(m for m in settings.models if m.name not in out)
+        switch_s = self._times.for_settings(m.name for m in models)
+        self._measured = self._measured.add(views)
+        settings = replace(
+            settings,
+            models=models,
+            switch_s=switch_s,
+            profiles=self._measured.assumed(models),
         )
-        answers = dict(zip((m.name for m in members if m.serving), replies, strict=True))
-        views = []
-        for member in members:
-            reply = answers.get(member.name)
-            view = worker_view(member.name, None if isinstance(reply, Failure) else reply)
-            views.append(replace(view, starting=True) if member.starting else view)
-        return tuple(views)
+        if settings != self._settings:
+            self._settings = settings
+        return out
 
     async def _assign(
-        self, members: tuple[Member, ...], views: tuple[WorkerView, ...], decision: Decision
-    ) -> dict[str, int | str]:
-        """Assigns where the worker's level is not the plan's; gives the level or the error of each."""
+        self,
+        members: tuple[Member, ...],
+        views: tuple[WorkerView, ...],
+        decision: Decision,
+        now_s: float,
+    ) -> dict[str, tuple[str, int] | str]:
+        """Assigns where the worker's model or level is not the plan's; gives what it is to have, or the error.
+
+        Who changes its model is left alone until it has, and who could not for a while; some wait until others
+        have, so that there is always someone who serves.
+        """
         if decision.plan is None:
             return {}
         address = {m.name: m.address for m in members}
-        wrong = [
-            (w.name, decision.assignment[w.name])
-            for w in views
-            if w.ready
-            and w.name in decision.assignment
-            and (w.skipped_steps != decision.assignment[w.name] or w.assigned_revision == 0)
-        ]
+        wrong: list[tuple[str, str, int]] = []
+        ready = sum(w.ready for w in views)
+        turns = may_begin(ready, sum(w.starting and w.name in decision.models for w in views))
+        for worker in views:
+            name = worker.name
+            if not worker.ready or name not in decision.assignment:
+                continue
+            model, level = decision.models.get(name, worker.model), decision.assignment[name]
+            if model != worker.model:
+                if turns < 1 or not self._failures.may_try(name, model, now_s):
+                    continue
+                turns -= 1
+            known = worker.assigned_revision > 0
+            if not known or (model, level) != (worker.model, worker.skipped_steps):
+                wrong.append((name, model, level))
         revision = decision.plan.revision
         replies = await asyncio.gather(
-            *(self._clients.assign(address[name], k, revision) for name, k in wrong)
+            *(
+                self._clients.assign(address[name], level, revision, *((model,) if model else ()))
+                for name, model, level in wrong
+            )
         )
-        done: dict[str, int | str] = {}
-        for (name, level), reply in zip(wrong, replies, strict=True):
+        done: dict[str, tuple[str, int] | str] = {}
+        held = {w.name: w.model for w in views}
+        for (name, model, level), reply in zip(wrong, replies, strict=True):
             if isinstance(reply, Failure):
                 done[name] = str(reply)
-                self._log.warning("assign_failed", worker=name, k=level, error=reply)
+                self._log.warning("assign_failed", worker=name, k=level, model=model, error=reply)
             else:
-                done[name] = level
+                done[name] = (model, level)
+                if model != held[name]:
+                    self._asked.add((name, model))
                 self._log.info(
                     "assigned",
                     worker=name,
                     k=level,
+                    model=model,
                     revision=revision,
                     switch_s=reply.switch_seconds,
                 )
@@ -245,9 +319,32 @@ class ControlLoop:
         )
 
 
-def _after(views: tuple[WorkerView, ...], assigned: dict[str, int | str]) -> tuple[WorkerView, ...]:
-    """The workers as they are after the assignments that went well."""
-    return tuple(
-        replace(w, skipped_steps=k) if isinstance(k := assigned.get(w.name), int) else w
-        for w in views
-    )
+def _others(service: DiffusionService) -> list[str]:
+    """The names of the service's other models."""
+    return [v.name for v in service.spec.variants if v.model is not None]
+
+
+def _view(member: Member, reply: worker_pb2.StatsResponse | None) -> WorkerView:
+    view = worker_view(member.name, reply)
+    return replace(view, starting=True) if member.starting else view
+
+
+def _after(
+    views: tuple[WorkerView, ...], assigned: Mapping[str, tuple[str, int] | str]
+) -> tuple[WorkerView, ...]:
+    """The workers as they are after the assignments that went well: who changes its model is on its way."""
+    after = []
+    for worker in views:
+        done = assigned.get(worker.name)
+        if isinstance(done, tuple):
+            model, level = done
+            changes = model != worker.model
+            worker = replace(
+                worker,
+                model=model,
+                skipped_steps=level,
+                ready=worker.ready and not changes,
+                starting=worker.starting or changes,
+            )
+        after.append(worker)
+    return tuple(after)

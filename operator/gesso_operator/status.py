@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -74,7 +75,6 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
 
     serving = {m.name for m in tick.members if m.serving}
     views = {w.name: w for w in tick.workers}
-    levels = Counter(w.skipped_steps for w in tick.workers if w.ready)
     plan, history = _history(before, tick)
     wanted = tick.decision.wanted
     ready_workers = sum(1 for w in tick.workers if w.ready)
@@ -82,7 +82,7 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
         observed_generation=generation,
         observed_at=now,
         conditions=tuple(conditions.values()),
-        mix=",".join(f"{k}:{levels[k]}" for k in sorted(k for k in levels if k is not None)),
+        mix=_mix(tick.workers),
         desired_mix=wanted.mix_text if wanted else "",
         slo=_slo_status(tick),
         quality=_rounded(tick.window.quality),
@@ -104,6 +104,16 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
                 if m.name in views
             ),
         ),
+    )
+
+
+def _mix(workers: Sequence[WorkerView]) -> str:
+    """Ready workers by K, then those that hold another model by its name."""
+    ready = [w for w in workers if w.ready]
+    levels = Counter(w.skipped_steps for w in ready if not w.model and w.skipped_steps is not None)
+    models = Counter(w.model for w in ready if w.model)
+    return ",".join(
+        f"{variant}:{n}" for variant, n in (*sorted(levels.items()), *sorted(models.items()))
     )
 
 
@@ -131,10 +141,15 @@ def _rounded(value: float | None) -> float | None:
 
 def _workers(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
     ready = sum(1 for w in tick.workers if w.ready)
+    serving = {m.name for m in tick.members if m.serving}
+    changing = sum(1 for w in tick.workers if w.starting and not w.ready and w.name in serving)
     text = f"{ready} of {len(tick.members)} workers are ready"
+    if changing:
+        text += f", {changing} {'changes its model' if changing == 1 else 'change their models'}"
     if not service.spec.workers.most:
         return "False", "Stopped", "spec.workers.replicas is 0: the fleet is stopped"
-    if ready >= service.spec.workers.least:
+    # Whoever changes its model is as the plan wants it, as long as others serve.
+    if ready and ready + changing >= service.spec.workers.least:
         if tick.assign_errors:
             return "True", "AssignFailed", f"{text}; {tick.assign_errors[0]}"
         return "True", "WorkersServe", text

@@ -4,24 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from google.protobuf import json_format
+
 from gesso.api import DiffusionService
 from gesso.plan import Plan
 from gesso.profile import Profile
 from gesso.rpc.v1 import router_pb2, worker_pb2
 from gesso_operator.fleet import Member
 from gesso_operator.planning import WorkerView
+from gesso_operator.switching import Switch
 
 
 def worker_view(name: str, reply: worker_pb2.StatsResponse | None) -> WorkerView:
-    """The planner's view of a worker; not ready when it did not answer, or drains."""
+    """The planner's view of a worker; not ready when it did not answer, or drains.
+
+    One that changes its model counts as on its way to that: not ready, with the profile of the old one only to
+    tell its device class.
+    """
     if reply is None:
         return WorkerView(name, ready=False)
+    loading = reply.HasField("loading_model")
     return WorkerView(
         name=name,
-        ready=reply.ready and not reply.draining,
+        ready=reply.ready and not reply.draining and not loading,
         skipped_steps=reply.assigned_skipped_steps,
         assigned_revision=reply.assigned_revision,
         profile=device_profile(reply.profile) if reply.HasField("profile") else None,
+        model=reply.loading_model if loading else reply.model,
+        starting=loading and not reply.draining,
+    )
+
+
+def last_switch(reply: worker_pb2.StatsResponse) -> Switch | None:
+    """The worker's last change of model; None where there was none."""
+    if not reply.HasField("last_switch"):
+        return None
+    told = reply.last_switch
+    return Switch(
+        before=getattr(told, "from"),
+        after=told.to,
+        drain_s=told.drain_seconds,
+        load_s=told.load_seconds,
+        warmup_s=told.warmup_seconds,
     )
 
 
@@ -90,3 +114,8 @@ def apply_plan_request(
             for m in members
         ],
     )
+
+
+def plan_json(request: router_pb2.ApplyPlanRequest) -> str:
+    """A plan as the router's store writes it: what its `--plan-file` may hold."""
+    return json_format.MessageToJson(request)

@@ -28,9 +28,10 @@ from gesso_router.pool import Pool, WorkerFailedError
 from gesso_router.routing.baselines.nirvana import optimal_k
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Option, QualityPredictor, planning_curve, serving_options
+from gesso_router.routing.quality import Option, QualityPredictor, planning_curve
 from gesso_router.routing.view import FleetView
 from gesso_router.run import (
+    FULL,
     OUTCOMES,
     REFUSED_AT_ONCE,
     Emit,
@@ -44,7 +45,10 @@ from gesso_router.validation import Job
 
 log = logging.getLogger(__name__)
 
+#: Workers that may fail a request.
 ATTEMPTS = 2
+#: Workers that may send a request on, since they are about to go or hold another model by now.
+REFUSALS = 8
 
 
 class Router:
@@ -82,6 +86,7 @@ class Router:
             predictor.class_names,
             self.settings.latency_window,
             self.settings.latency_samples,
+            others=len(self._placer.models.others),
         )
         self.feedback = Feedback(
             service.ladder, self.settings.quality_memory, self.settings.quality_memory_seconds
@@ -188,7 +193,8 @@ class Router:
         ticket = self.ledger.arrive(now, max(0.0, slo))
         outcome = Outcome.FAILED
         try:
-            return await self._serve(Run(job, ticket, emit))
+            options = self._placer.models.unseen if self.needs_embedder else FULL
+            return await self._serve(Run(job, ticket, emit, options=options))
         except asyncio.CancelledError:
             # Who leaves after the deadline was not served in time.
             late = self._clock() > ticket.deadline_s
@@ -222,6 +228,11 @@ class Router:
                 return await self._attempt(run, placement)
             except WorkerFailedError as failure:
                 run.failure = failure
+                if failure.refused:
+                    self.fleet.refused(placement.worker, self._clock())
+                    if len(run.refused_by) < REFUSALS:
+                        run.refused_by.append(placement.worker)
+                        continue
                 run.failed_on.append(placement.worker)
                 if failure.timed_out:
                     raise RequestError(
@@ -276,7 +287,7 @@ class Router:
                 self.fleet.reachable,
                 min(self.settings.lookup_longest, max(0.0, self.settings.lookup_share * left)),
             )
-            run.options = serving_options(self.predictor, run.matches, run.embedding)
+            run.options = self._placer.options(run.matches, run.embedding)
         nearest = run.matches[0] if run.matches else None
         self.ledger.classify(
             self.predictor.prompt_class(
@@ -284,12 +295,13 @@ class Router:
                 run.embedding,
                 nearest.embedding if nearest else None,
             ),
-            planning_curve(run.options, self.predictor.ladder),
+            planning_curve([o for o in run.options if not o.model], self.predictor.ladder),
             optimal_k(
                 nearest.similarity if nearest else -1.0,
                 self.service.ladder,
                 self.service.spec.model.steps,
             ),
+            [o.quality for o in run.options if o.model],
         )
         self._placer.seen(run)
 
@@ -304,7 +316,7 @@ class Router:
 
     async def _attempt(self, run: Run, placement: Placement) -> image_pb2.Image:
         job, flight, worker = run.job, placement.flight, placement.worker
-        steps = self.service.spec.model.steps
+        steps = self._placer.models.steps[placement.option.model]
         run.started_s = None
 
         async def on_event(event: worker_pb2.WorkerEvent) -> None:
@@ -349,6 +361,7 @@ class Router:
             queue_seconds=started_s - run.ticket.arrived_s,
             generate_seconds=now - started_s,
             attempts=run.attempt,
+            model=option.model,
         )
 
     def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
@@ -356,7 +369,7 @@ class Router:
         away = match is not None and match.worker != placement.worker
         address = self.fleet.address(match.worker) if match is not None and away else None
         embedding = [] if run.embedding is None else run.embedding.tolist()
-        keep = bool(embedding) and keep_latents(
+        keep = bool(embedding and not option.model) and keep_latents(
             option.skipped_steps,
             option.quality,
             self.service.spec.model.steps,
@@ -375,7 +388,7 @@ class Router:
 
     def _quality(self, run: Run, option: Option, used: int) -> float:
         """Predicted quality at the K that the worker used, which may be below the one asked for."""
-        if used == option.skipped_steps:
+        if option.model or used == option.skipped_steps:
             return option.quality
         if used == 0 or option.match is None:
             return 1.0

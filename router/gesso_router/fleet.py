@@ -7,8 +7,8 @@ added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from gesso.profile import Profile
 from gesso_router.routing.margin import Drift
@@ -32,7 +32,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """One answer to `Stats`: `active` and `queued` are (request id, remaining steps)."""
+    """One answer to `Stats`: `active` and `queued` are (request id, remaining steps).
+
+    `model` is what it holds, and what the profile is of: empty for the service's own.
+    """
 
     ready: bool
     draining: bool
@@ -40,6 +43,7 @@ class WorkerReport:
     active: tuple[tuple[str, int], ...] = ()
     queued: tuple[tuple[str, int], ...] = ()
     fingerprint: str = ""
+    model: str = ""
 
 
 @dataclass
@@ -97,9 +101,18 @@ class WorkerState:
 class Fleet:
     """The workers of the plan in force."""
 
-    def __init__(self, steps: int, max_batch: int, stats_misses: int) -> None:
-        """`steps` of a full generation and `max_batch` are the service's; see RouterSettings for the last."""
-        self._steps = steps
+    def __init__(
+        self,
+        steps: int,
+        max_batch: int,
+        stats_misses: int,
+        models: Mapping[str, int] | None = None,
+    ) -> None:
+        """`steps` of a full generation and `max_batch` are the service's; see RouterSettings for the third.
+
+        `models` are the steps of other models, by name.
+        """
+        self._steps = {"": steps, **(models or {})}
         self._max_batch = max_batch
         self._misses_allowed = stats_misses
         self._workers: dict[str, WorkerState] = {}
@@ -136,6 +149,14 @@ class Fleet:
         """Workers that may be given new requests."""
         return [name for name, w in self._workers.items() if w.usable]
 
+    def holding(self, model: str) -> list[str]:
+        """Workers that may be given new requests for a model."""
+        return [
+            name
+            for name, w in self._workers.items()
+            if w.usable and w.report is not None and w.report.model == model
+        ]
+
     def address(self, name: str) -> str | None:
         """Where a worker is; None if the plan does not name it."""
         state = self._workers.get(name)
@@ -153,10 +174,16 @@ class Fleet:
             return
         if report.profile is not None:
             report = self._cut(report)
-        if state.report is None or state.report.profile is None or report.profile is None:
+        before = state.report
+        if (
+            before is None
+            or before.profile is None
+            or report.profile is None
+            or before.model != report.model
+        ):
             state.drift = Drift()
-        elif state.report.profile != report.profile:
-            state.drift = state.drift.carried(state.report.profile, report.profile)
+        elif before.profile != report.profile:
+            state.drift = state.drift.carried(before.profile, report.profile)
         state.report, state.asked_s, state.misses = report, asked_s, 0
         state.foreign = sum(i not in state.flights for i, _ in report.active)
         # What ended before the poll was sent cannot be in the report.
@@ -181,6 +208,13 @@ class Fleet:
             return False
         state.report, state.lost_s = None, now_s
         return True
+
+    def refused(self, name: str, now_s: float) -> None:
+        """A worker takes nothing more, or holds another model: nothing new until it tells how it is now."""
+        state = self._workers.get(name)
+        if state is not None and state.report is not None:
+            state.report = replace(state.report, ready=False)
+            state.lost_s, state.view = now_s, None
 
     def sent(self, name: str, request_id: str, steps: int, now_s: float) -> Flight:
         """A request goes to a worker."""
@@ -296,21 +330,16 @@ class Fleet:
             active=tuple(aged),
             queued=tuple(queued),
             proven=state.drift.proven(now_s),
+            model=report.model,
         )
 
     def _cut(self, report: WorkerReport) -> WorkerReport:
-        """With the profile cut to the batch that the service allows; a profile of other steps is none."""
+        """With the profile cut to the batch that the service allows; one of other steps than its model's is
+        none.
+        """
         profile = report.profile
         assert profile is not None
         kept: Profile | None = None
-        if profile.steps == self._steps:
-            kept = Profile(
-                profile.device,
-                profile.steps,
-                profile.encode_seconds,
-                profile.decode_seconds,
-                profile.step_seconds[: self._max_batch],
-            )
-        return WorkerReport(
-            report.ready, report.draining, kept, report.active, report.queued, report.fingerprint
-        )
+        if profile.steps == self._steps.get(report.model):
+            kept = replace(profile, step_seconds=profile.step_seconds[: self._max_batch])
+        return replace(report, profile=kept)

@@ -66,8 +66,8 @@ class ClipperGate:
         """Gives out turns while windows are open."""
         while self._queue:
             head, future = next(iter(self._queue.values()))
-            usable = self._fleet.usable
-            slots = [self._slot(w, head.skipped_steps) for w in usable]
+            own = self._fleet.holding("")
+            slots = [self._slot(w, head.skipped_steps) for w in own]
             turn = next_turn((head,), slots, self._clock())
             if turn is None:
                 return

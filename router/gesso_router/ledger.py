@@ -58,7 +58,7 @@ class Ticket:
 
 @dataclass
 class ClassTally:
-    """Arrivals of a prompt class, and the sum of their quality curves over the ladder."""
+    """Arrivals of a prompt class, and the sum of their quality curves over the ladder, then other models."""
 
     arrivals: int = 0
     quality_sum: list[float] = field(default_factory=list)
@@ -73,7 +73,9 @@ class Ledger:
         class_names: Sequence[str],
         latency_window_s: float,
         latency_samples: int,
+        others: int = 0,
     ) -> None:
+        """`others` is how many other models than the service's own there are."""
         self.ladder = tuple(ladder)
         self.offered = 0
         self.ended = dict.fromkeys(Outcome, 0)
@@ -83,7 +85,7 @@ class Ledger:
         self.skipped_steps_sum = 0.0
         self.served_by_level = dict.fromkeys(self.ladder, 0)
         self.optimal_by_level = dict.fromkeys(self.ladder, 0)
-        self.classes = {n: ClassTally(0, [0.0] * len(self.ladder)) for n in class_names}
+        self.classes = {n: ClassTally(0, [0.0] * (len(self.ladder) + others)) for n in class_names}
         self._window_s = latency_window_s
         self._latencies: deque[tuple[float, float]] = deque(maxlen=latency_samples)
 
@@ -97,12 +99,17 @@ class Ledger:
         self.offered += 1
         return Ticket(self, now_s, now_s + slo_seconds)
 
-    def classify(self, name: str, curve: QualityCurve, optimal_k: int) -> None:
-        """The class of an arrival is known, and its optimal K, which is a level of the ladder."""
+    def classify(
+        self, name: str, curve: QualityCurve, optimal_k: int, others: Sequence[float] = ()
+    ) -> None:
+        """The class of an arrival is known, and its optimal K, which is a level of the ladder.
+
+        `others` is its quality by each other model.
+        """
         self.optimal_by_level[optimal_k] += 1
         tally = self.classes[name]
         tally.arrivals += 1
-        for i, quality in enumerate(curve.quality):
+        for i, quality in enumerate((*curve.quality, *others)):
             tally.quality_sum[i] += quality
 
     def retry(self) -> None:
@@ -133,6 +140,6 @@ class Ledger:
         return tuple(values[min(len(values) - 1, int(s * len(values)))] for s in shares)
 
     def mean_quality(self, name: str) -> tuple[float, ...]:
-        """Mean quality of a class over the ladder; empty without an arrival."""
+        """Mean quality of a class over the ladder, then other models; empty without an arrival."""
         tally = self.classes[name]
         return tuple(q / tally.arrivals for q in tally.quality_sum) if tally.arrivals else ()

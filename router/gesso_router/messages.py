@@ -45,6 +45,7 @@ def image(
     queue_seconds: float,
     generate_seconds: float,
     attempts: int,
+    model: str,
 ) -> image_pb2.Image:
     """A worker's image as the client gets it; see image.proto."""
     return image_pb2.Image(
@@ -60,6 +61,7 @@ def image(
         queue_seconds=max(0.0, queue_seconds),
         generate_seconds=max(0.0, generate_seconds),
         attempts=attempts,
+        model=model,
     )
 
 
@@ -86,6 +88,7 @@ def worker_request(
         tenant=tenant,
         embedding=embedding,
         keep_latents=keep_latents,
+        model=option.model,
     )
     if option.match is not None:
         request.source.entry_id = option.match.entry_id

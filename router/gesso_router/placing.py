@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gesso.api import DiffusionService
 from gesso.plan import Plan
@@ -16,6 +16,7 @@ from gesso_router import messages
 from gesso_router.errors import Ending, RequestError
 from gesso_router.fleet import Fleet
 from gesso_router.gate import ClipperGate, DeadlinePassedError
+from gesso_router.models import Models
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.clipper import Waiting, clipper_option
 from gesso_router.routing.margin import Margin
@@ -29,7 +30,13 @@ from gesso_router.routing.policies import (
     Route,
     price_route,
 )
-from gesso_router.routing.quality import Option, QualityPredictor, serving_options
+from gesso_router.routing.quality import (
+    Match,
+    Option,
+    QualityPredictor,
+    Vector,
+    serving_options,
+)
 from gesso_router.routing.view import Ask, Choice, FleetView, Refusal
 from gesso_router.run import Placement, Run, refused, unserved
 from gesso_router.settings import RouterSettings
@@ -60,7 +67,7 @@ class Placer:
         self.pace = Pace()
         self.fetch_seconds = 0.005
         self.gate = ClipperGate(fleet, service.spec.workers.max_batch, clock)
-        self._steps = service.spec.model.steps
+        self.models = Models.of(service)
         #: Deadline of requests that name none.
         self.slo_seconds = service.spec.slo.latency_seconds
         self._fleet = fleet
@@ -95,6 +102,10 @@ class Placer:
             mean_quality=self._mean_quality.means,
         )
 
+    def options(self, matches: Sequence[Match], prompt: Vector | None) -> tuple[Option, ...]:
+        """Every way to serve a prompt: the levels that its matches hold, then the other models."""
+        return (*serving_options(self.predictor, matches, prompt), *self.models.others)
+
     def seen(self, run: Run) -> None:
         """It is known how a new prompt may be served."""
         self._mean_quality = self._mean_quality.seen(run.options)
@@ -104,31 +115,27 @@ class Placer:
 
         Nothing is awaited between decision and booking, so that the next decision sees it.
         """
-        failed = frozenset(run.failed_on)
-        if failed:  # latents on a worker that failed are out of reach
-            run.options = serving_options(
-                self.predictor,
-                [m for m in run.matches if m.worker not in failed],
-                run.embedding,
-            )
+        if run.failed_on:  # latents on a worker that failed are out of reach
+            reachable = [m for m in run.matches if m.worker not in run.failed_on]
+            run.options = self.options(reachable, run.embedding)
         if self._route is None:
             option = clipper_option(
                 run.options, fastest=self.policy == "ClipperHT", min_quality=run.job.min_quality
             )
-            return self._book(run, await self._turn(run, option, failed), option, None)
+            return self._book(run, await self._turn(run, option), option, None)
         now = self._clock()
         ask = Ask(
             options=run.options,
-            steps=self._steps,
+            steps=self.models.steps[""],
             deadline_seconds=run.ticket.deadline_s - now,
             min_quality=run.job.min_quality,
-            exclude=failed,
-            accept_late=bool(failed),
+            exclude=run.tried,
+            accept_late=bool(run.tried),
         )
         decision = self._route(ask, self.view(), self._draw())
         if isinstance(decision, Refusal):
-            raise unserved(run) if failed else refused(decision)
-        self.pace = self.pace.arrived(now, ask.steps - decision.skipped_steps)
+            raise unserved(run) if run.failed_on else refused(decision)
+        self.pace = self.pace.arrived(now, self.models.steps_of(decision.option))
         return self._book(run, decision.worker, decision.option, decision)
 
     def ended(self, placement: Placement, now_s: float) -> None:
@@ -161,16 +168,17 @@ class Placer:
 
     def _book(self, run: Run, worker: str, option: Option, choice: Choice | None) -> Placement:
         wire_id = f"{run.job.request_id}.{secrets.token_hex(4)}"
-        steps = self._steps - option.skipped_steps
-        flight = self._fleet.sent(worker, wire_id, steps, self._clock())
+        flight = self._fleet.sent(worker, wire_id, self.models.steps_of(option), self._clock())
         self._dispatched += 1
         return Placement(worker, option, choice, flight)
 
-    async def _turn(self, run: Run, option: Option, failed: frozenset[str]) -> str:
+    async def _turn(self, run: Run, option: Option) -> str:
         """Waits in Clipper's queue for the worker to send to."""
-        if failed and not set(self._fleet.usable) - failed:
+        if run.tried and not set(self._fleet.holding("")) - run.tried:
             raise unserved(run)
-        waiting = Waiting(secrets.token_hex(8), run.ticket.deadline_s, failed, option.skipped_steps)
+        waiting = Waiting(
+            secrets.token_hex(8), run.ticket.deadline_s, run.tried, option.skipped_steps
+        )
         await run.emit(messages.queued(run.job.request_id, 0.0))
         try:
             return await self.gate.turn(waiting, self.give_up_s(run))

@@ -13,15 +13,23 @@ from gesso_router.routing.quality import Match
 class WorkerFailedError(Exception):
     """A worker did not serve a request.
 
-    `retryable`: another one might; `timed_out`: its time was up.
+    `retryable`: another one might; `timed_out`: its time was up; `refused`: it has not begun, since it is about
+    to go or holds another model.
     """
 
     def __init__(
-        self, worker: str, message: str, *, retryable: bool, timed_out: bool = False
+        self,
+        worker: str,
+        message: str,
+        *,
+        retryable: bool,
+        timed_out: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(message)
         self.worker = worker
         self.retryable = retryable
+        self.refused = refused
         self.timed_out = timed_out
 
 

@@ -31,13 +31,20 @@ class Run:
     matches: list[Match] = field(default_factory=list)
     options: tuple[Option, ...] = FULL
     failed_on: list[str] = field(default_factory=list)
+    #: Workers that did not begin it: they were about to go, or held another model.
+    refused_by: list[str] = field(default_factory=list)
     failure: WorkerFailedError | None = None
     started_s: float | None = None
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1."""
+        """Which attempt this is, from 1; those that no worker began do not count."""
         return len(self.failed_on) + 1
+
+    @property
+    def tried(self) -> frozenset[str]:
+        """Workers that it does not go to again."""
+        return frozenset((*self.failed_on, *self.refused_by))
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def refused(refusal: Refusal) -> RequestError:
 
 def unserved(run: Run) -> RequestError:
     """What the client is told when every attempt failed."""
-    tried = ", ".join(run.failed_on)
+    tried = ", ".join((*run.failed_on, *run.refused_by))
     return RequestError(
         Ending.UNAVAILABLE,
         "worker-failed",

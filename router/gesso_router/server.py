@@ -35,6 +35,7 @@ from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encode
 from gesso_router.fleet import Fleet
 from gesso_router.grpc_api import ImageService, RouterControl
 from gesso_router.http_api import create_app
+from gesso_router.models import Models
 from gesso_router.plan_store import PlanStore
 from gesso_router.predictor import load_predictor
 from gesso_router.routing.quality import QualityPredictor
@@ -108,7 +109,10 @@ class RouterServer:
         self._flags = flags
         self.service = service
         fleet = Fleet(
-            service.spec.model.steps, service.spec.workers.max_batch, self.settings.stats_misses
+            service.spec.model.steps,
+            service.spec.workers.max_batch,
+            self.settings.stats_misses,
+            Models.of(service).steps,
         )
         self.pool = WorkerPool(fleet, self.settings, on_change=lambda: self.router.gate.pump())
         self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)

@@ -174,6 +174,7 @@ class WorkerPool:
             worker,
             f"{code.name}: {details}",
             retryable=code in _RETRYABLE,
+            refused=code is grpc.StatusCode.ABORTED,
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
 
@@ -259,4 +260,5 @@ def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
         active=tuple((r.request_id, r.remaining_steps) for r in stats.active),
         queued=tuple((r.request_id, r.remaining_steps) for r in stats.queued),
         fingerprint=stats.fingerprint,
+        model=stats.model,
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import shutil
 import signal
+import ssl
 import subprocess
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cluster.network import NODE_IP
+from cluster.orphans import Register
 from cluster.pki import Pki
-from cluster.processes import Processes, free_port, wait_for
+from cluster.processes import Processes, free_port, wait_for, with_argument
 from cluster.tools import Tools
 
-#: Where pods find the API server, and where the node lives: an address of the loopback device.
-NODE_IP = "10.255.0.1"
 #: The second asks, as OpenShift does, who may block an owner's deletion.
 _ADMISSION = "NodeRestriction,OwnerReferencesPermissionEnforcement"
 
@@ -40,7 +45,26 @@ class ControlPlane:
         return self.folder / "pki" / "admin.kubeconfig"
 
     def up(self) -> None:
-        """Starts etcd and the API server; ready when it returns. Raises RuntimeError."""
+        """Starts etcd and the API server; ready when it returns. Ends those whose tests were killed.
+
+        Raises RuntimeError, with nothing left running.
+        """
+        register = Register()
+        for folder in register.take_orphans():
+            _kill(folder)
+        register.add(self.folder)
+        try:
+            self._start()
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """Ends both, and removes what they wrote."""
+        self._stop()
+        Register().remove(self.folder)
+
+    def _start(self) -> None:
         self.pki = Pki(self.folder / "pki")
         names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
         hosts = [f"DNS:{n}" for n in names] + [
@@ -61,8 +85,7 @@ class ControlPlane:
         )
         self.start_api_server()
 
-    def down(self) -> None:
-        """Ends both, and removes what they wrote."""
+    def _stop(self) -> None:
         # An API server whose etcd is gone hangs on its way out.
         for name in ("apiserver", "etcd"):
             self.processes.end(name, wait_s=3.0)
@@ -116,7 +139,15 @@ class ControlPlane:
 
     def ready(self) -> bool:
         """Whether the API server answers."""
-        return self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
+        assert self.pki is not None
+        trusted = ssl.create_default_context(cafile=self.pki.path("ca.crt"))
+        try:
+            with urllib.request.urlopen(
+                f"{self.server}/readyz", timeout=5, context=trusted
+            ) as reply:
+                return bool(reply.status == 200)
+        except (OSError, http.client.HTTPException):
+            return False
 
     def kubectl(
         self, *arguments: str, check: bool = True, text: str | None = None, timeout: float = 60.0
@@ -134,6 +165,15 @@ class ControlPlane:
         assert self.pki is not None
         token = self.kubectl("create", "token", account, "-n", namespace).stdout.strip()
         return self.pki.write_kubeconfig(self.server, f"{namespace}-{account}", {"token": token})
+
+
+def _kill(folder: Path) -> None:
+    """Ends the control plane of a folder, which may be gone itself: pytest removes old ones."""
+    for own in (f"--client-ca-file={folder / 'pki' / 'ca.crt'}", f"--data-dir={folder / 'etcd'}"):
+        for pid in with_argument(own):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder / "etcd", ignore_errors=True)
 
 
 def run_kubectl(

@@ -18,12 +18,15 @@ _NOBODY = 65532
 
 def write_archive(
     out: Path,
-    reference: str,
+    references: Sequence[str],
     files: Mapping[str, Path],
     links: Mapping[str, str],
     command: Sequence[str],
 ) -> None:
-    """An OCI image archive of one layer: `files` by their path in the image, `links` to their targets."""
+    """An OCI image archive of one layer, under any number of names.
+
+    `files` by their path in the image, `links` to their targets.
+    """
     layer = _layer(files, links)
     packed = gzip.compress(layer, 1, mtime=0)
     config = {
@@ -40,12 +43,18 @@ def write_archive(
         "layers": [_descriptor("application/vnd.oci.image.layer.v1.tar+gzip", packed)],
     }
     manifest_blob = json.dumps(manifest).encode()
-    entry = _descriptor("application/vnd.oci.image.manifest.v1+json", manifest_blob)
-    entry["annotations"] = {
-        "io.containerd.image.name": reference,
-        "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
-    }
-    index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    described = _descriptor("application/vnd.oci.image.manifest.v1+json", manifest_blob)
+    entries = [
+        {
+            **described,
+            "annotations": {
+                "io.containerd.image.name": reference,
+                "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+            },
+        }
+        for reference in references
+    ]
+    index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
     with tarfile.open(out, "w") as archive:
         _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         _add(archive, "index.json", index)

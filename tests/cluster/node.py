@@ -11,15 +11,18 @@ import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
-from cluster.control_plane import NODE_IP, ControlPlane
+from cluster.control_plane import ControlPlane
 from cluster.images import write_archive
+from cluster.leftovers import remove_groups, remove_links, unmount_below
+from cluster.network import NODE_IP, Network
+from cluster.orphans import locked
 from cluster.processes import alive, identity, wait_for
 
 NODE = "n0"
-_STAYS = "until cluster-down"
+#: The owner of a cluster that outlives whoever started it.
+STAYS = "until cluster-down"
 _NAMESPACE = "k8s.io"
 #: In the order in which they end.
 _PROCESSES = ("coredns", "kubelet", "kube-proxy", "scheduler", "manager")
@@ -45,30 +48,45 @@ class Cluster(ControlPlane):
     def _state(self) -> Path:
         return self.folder / "state"
 
+    @property
+    def _owner(self) -> Path:
+        return self._state / "owner"
+
+    @property
+    def _network(self) -> Network:
+        return Network(self._state, self.tools.debian)
+
+    def owner(self) -> str:
+        """Whose it is: STAYS, or the id of the process that it is for; empty where none runs."""
+        with suppress(OSError):
+            told = self._owner.read_text()
+            if told == STAYS:
+                return STAYS
+            return told.split()[0] if alive(told) else ""
+        return ""
+
     def up(self, stays: bool = False) -> None:
         """Everything ready: node, Services, DNS. Cleans up after an earlier one that was cut short.
 
         `stays` says that it is to outlive this process. Raises InUseError where another one runs on this
         machine, RuntimeError where it does not come up.
         """
-        owner = self._state / "owner"
-        if owner.exists():
-            told = owner.read_text()
-            if told == _STAYS:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder.with_suffix(".lock")):
+            if self.owner() == STAYS:
                 raise InUseError("a test cluster is up already: `make cluster-down` ends it")
-            if alive(told):
-                raise InUseError("another process runs a test cluster on this machine")
-        if self._state.exists():
-            self.down()
-        self._state.mkdir(parents=True)
-        owner.write_text(_STAYS if stays else identity(os.getpid()))
-        self._command("ip", "addr", "replace", f"{NODE_IP}/32", "dev", "lo")
-        super().up()
+            if self.owner():
+                raise InUseError(f"another process ({self.owner()}) runs one on this machine")
+            if self._state.exists():
+                self.down()
+            self._state.mkdir(parents=True)
+            self._owner.write_text(STAYS if stays else identity(os.getpid()))
+        self._network.add_address()
+        self._start()
         self._components()
         self._containerd()
         self._node()
-        for image in IMAGES:
-            self.make_image(image)
+        self.make_image(*IMAGES)
 
     def down(self) -> None:
         """Ends everything, and leaves no process, mount, network or filter rule behind."""
@@ -82,11 +100,13 @@ class Cluster(ControlPlane):
                 )
         for name in _PROCESSES:
             self.processes.end(name)
-        super().down()
+        self._stop()
         self._end_containers()
         self.processes.end("containerd")
-        self._end_network()
-        self._end_mounts()
+        self._network.end()
+        unmount_below(self.folder)
+        remove_links(self._state / "logs")
+        remove_groups()
         shutil.rmtree(self._state, ignore_errors=True)
 
     def set_gpus(self, count: int) -> None:
@@ -103,8 +123,8 @@ class Cluster(ControlPlane):
         """Imports an OCI archive into containerd."""
         self._ctr("images", "import", str(archive))
 
-    def make_image(self, reference: str) -> None:
-        """An image with a busybox in it, under a name."""
+    def make_image(self, *references: str) -> None:
+        """An image with a busybox in it, under some names."""
         archive = self._state / "image.tar"
         busybox = self.tools.debian / "bin/busybox"
         links = {
@@ -112,7 +132,7 @@ class Cluster(ControlPlane):
             for tool in ("sh", "sleep", "wget", "nslookup", "nc", "httpd")
         }
         command = ["/bin/sleep", "2147483647"]
-        write_archive(archive, reference, {"/bin/busybox": busybox}, links, command)
+        write_archive(archive, references, {"/bin/busybox": busybox}, links, command)
         self.load_image(archive)
         archive.unlink()
 
@@ -149,27 +169,7 @@ class Cluster(ControlPlane):
 
     def _containerd(self) -> None:
         state, root = self._state, self.tools.debian
-        (state / "cni").mkdir(exist_ok=True)
-        network: dict[str, Any] = {
-            "cniVersion": "0.4.0",
-            "name": "k8s",
-            "plugins": [
-                {
-                    "type": "bridge",
-                    "bridge": "cni0",
-                    "isGateway": True,
-                    "hairpinMode": True,
-                    "ipam": {
-                        "type": "host-local",
-                        "ranges": [[{"subnet": "10.244.0.0/24"}]],
-                        "routes": [{"dst": "0.0.0.0/0"}],
-                        "dataDir": str(state / "addresses"),
-                    },
-                },
-                {"type": "portmap", "capabilities": {"portMappings": True}},
-            ],
-        }
-        (state / "cni" / "10-bridge.conflist").write_text(json.dumps(network))
+        self._network.write_cni(state / "cni")
         # Without the restriction every sandbox dies where CAP_SYS_RESOURCE is missing.
         (state / "containerd.toml").write_text(
             f"""version = 2
@@ -223,9 +223,10 @@ state = "{state}/run"
             # A mounted ConfigMap follows its object soon.
             "syncFrequency": "10s",
             "volumePluginDir": str(state / "plugins"),
+            "podLogsDir": str(state / "logs"),
         }
         (state / "kubelet.yaml").write_text(yaml.safe_dump(config))
-        env = self._filter_env()
+        env = self._network.filter_env()
         self.processes.start(
             "kubelet",
             self.tools.kube("kubelet"),
@@ -293,7 +294,10 @@ state = "{state}/run"
 
     def _end_containers(self) -> None:
         if not self.processes.running("containerd"):
-            return
+            if not (self._state / "root").exists():
+                return
+            # It was killed, and its containers live on: only a new one can end them.
+            self._containerd()
         for task in self._listed("tasks"):
             self._ctr("tasks", "kill", "-s", "SIGKILL", task, check=False)
         wait_for(
@@ -304,53 +308,3 @@ state = "{state}/run"
         )
         for container in self._listed("containers"):
             self._ctr("containers", "rm", container, check=False)
-
-    def _end_network(self) -> None:
-        """Takes out what kube-proxy and the bridge put in, and nothing else."""
-        env = {**os.environ, **self._filter_env()}
-        for name in ("iptables", "ip6tables"):
-            folder = self._state / "filter"
-            saved = subprocess.run(
-                [str(folder / f"{name}-save")], env=env, capture_output=True, text=True, check=False
-            ).stdout
-            kept = "\n".join(line for line in saved.splitlines() if "KUBE" not in line) + "\n"
-            if kept.strip():
-                subprocess.run(
-                    [str(folder / f"{name}-restore")], env=env, input=kept, text=True, check=False
-                )
-        self._command("ip", "link", "del", "cni0", check=False)
-        self._command("ip", "addr", "del", f"{NODE_IP}/32", "dev", "lo", check=False)
-        listed = subprocess.run(
-            ["ip", "netns", "ls"], capture_output=True, text=True, check=False
-        ).stdout
-        for line in listed.splitlines():
-            if line.startswith("cni-"):
-                self._command("ip", "netns", "del", line.split()[0], check=False)
-
-    def _end_mounts(self) -> None:
-        mine = [
-            line.split()[1]
-            for line in Path("/proc/mounts").read_text().splitlines()
-            if line.split()[1].startswith(str(self.folder))
-        ]
-        for mount in sorted(mine, reverse=True):
-            self._command("umount", "-l", mount, check=False)
-
-    def _filter_env(self) -> dict[str, str]:
-        """Debian's iptables, from where it was unpacked."""
-        root, folder = self.tools.debian, self._state / "filter"
-        folder.mkdir(exist_ok=True)
-        for family in ("iptables", "ip6tables"):
-            for tool in ("", "-save", "-restore"):
-                link = folder / f"{family}{tool}"
-                if not link.is_symlink():
-                    link.symlink_to(root / "usr/sbin/xtables-nft-multi")
-        libraries = next(iter((root / "usr/lib").glob("*-linux-gnu")))
-        return {
-            "PATH": f"{folder}:{root}/usr/sbin:{os.environ['PATH']}",
-            "LD_LIBRARY_PATH": str(libraries),
-            "XTABLES_LIBDIR": str(libraries / "xtables"),
-        }
-
-    def _command(self, *command: str, check: bool = True) -> None:
-        subprocess.run(command, check=check, capture_output=True, timeout=30)

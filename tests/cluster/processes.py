@@ -16,13 +16,13 @@ class Processes:
     """A folder with the id and the log of each process; survives the one who started them."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder."""
+        """Starts nothing yet."""
         self.folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
         """Starts a process of its own session; its output goes to NAME.log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
@@ -71,6 +71,16 @@ class Processes:
             told = (self.folder / f"{name}.pid").read_text()
             return int(told.split()[0]) if alive(told) else None
         return None
+
+
+def with_argument(argument: str) -> list[int]:
+    """Processes that were started with exactly this argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if argument.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def identity(pid: int) -> str:

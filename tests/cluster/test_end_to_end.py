@@ -122,6 +122,7 @@ def _scale(gesso: Installed, walk: Walk) -> None:
     walk.shown("kubectl scale dsvc tiny --replicas=3 && kubectl get dsvc tiny", shown)
     gesso.cluster.kubectl("scale", "dsvc", "tiny", "--replicas=2")
     gesso.wait("two workers again", lambda: len(gesso.pods(WORKERS)) == 2, 120)
+    assert '"event": "handed_over", "worker": "tiny-worker-2", "entries": ' in gesso.operator_log()
 
 
 def _kills(gesso: Installed, walk: Walk, cluster: Cluster, load: Load) -> None:

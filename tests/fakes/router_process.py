@@ -124,8 +124,10 @@ def free_ports() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def router_process(folder: Path, policy: str = "QualityAware") -> Iterator[Process]:
-    """A router that serves, stopped at the end whatever happens."""
+def router_process(
+    folder: Path, policy: str = "QualityAware", service: Path | None = None
+) -> Iterator[Process]:
+    """A router that serves, stopped at the end whatever happens; `service` in place of one with that policy."""
     grpc_port, http_port = free_ports()
     stderr = folder / f"stderr-{grpc_port}.log"
     popen = spawn(
@@ -133,7 +135,7 @@ def router_process(folder: Path, policy: str = "QualityAware") -> Iterator[Proce
         {
             "--grpc": f"127.0.0.1:{grpc_port}",
             "--http": f"127.0.0.1:{http_port}",
-            "--service": str(write_service(folder, policy)),
+            "--service": str(service or write_service(folder, policy)),
             "--state-dir": str(folder / "state"),
         },
     )

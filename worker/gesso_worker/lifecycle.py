@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import threading
 import time
 
 import grpc
@@ -16,25 +15,14 @@ from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_worker.cache.fingerprint import ModelIdentity, fingerprint
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
-from gesso_worker.cache.shard import Shard
-from gesso_worker.engine import (
-    Engine,
-    EngineSettings,
-    Model,
-    ModelLoadError,
-    ModelSettings,
-    WarmUp,
-    load_model,
-    warm_up,
-)
-from gesso_worker.engine.live_profile import LiveProfile
+from gesso_worker.engine import ModelLoadError
 from gesso_worker.errors import StartError
+from gesso_worker.holder import ModelHolder
+from gesso_worker.loading import OWN, Loaded, Loader
 from gesso_worker.logs import line
-from gesso_worker.requests import Limits
-from gesso_worker.servicer import Serving, WorkerServicer, keep_in
-from gesso_worker.starts import StartFinder
+from gesso_worker.servicer import WorkerServicer
+from gesso_worker.serving import Serving, Store, make_serving, make_store
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +51,19 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    servicer = WorkerServicer(name, service.ladder)
+    loader, peers = Loader(service, threads), Peers()
+
+    def make(model: str, loaded: Loaded) -> Serving:
+        if servicer.store is None:  # the own model comes first, so that its latents are known
+            servicer.store = make_store(name, service, loaded.model, peers)
+        most = service.spec.workers.max_batch
+        return make_serving(model, loaded, servicer.store, most, max_accepted, threads)
+
+    holder = ModelHolder(loader, make)
+    servicer = WorkerServicer(name, service.ladder, holder)
     server, healthy = await _listen(listen, servicer)
-    peers = Peers()
     try:
-        loading = _load_in_thread(service, threads)
+        loading = asyncio.ensure_future(loader.load(OWN))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -75,19 +71,22 @@ async def serve(
             return 0
         stopping.cancel()
         try:
-            model, warm = loading.result()
+            loaded = loading.result()
         except ModelLoadError as error:
             raise StartError(str(error)) from error
-        serving = _serving(name, service, model, warm, peers, threads, max_accepted)
-        servicer.serving = serving
-        serving.engine.start()
+        dtype = loaded.model.dtype
+        holder.begin(loaded)
+        # What is held from here on is the holder's to let go.
+        del loaded, loading
         try:
             await _set(healthy, health_pb2.HealthCheckResponse.SERVING)
-            _log_ready(listen, service, serving, model.dtype)
-            await _watch(stop, serving.engine, serving, healthy)
-            return await _drain(servicer, serving.engine, healthy, linger_s, drain_s)
+            _log_ready(listen, service, holder, dtype)
+            await _watch(stop, holder, servicer.store, healthy)
+            return await _drain(servicer, holder, healthy, linger_s, drain_s)
         finally:
-            await asyncio.to_thread(serving.engine.stop, STOP_S)
+            await holder.close()
+            if holder.serving is not None:
+                await asyncio.to_thread(holder.serving.engine.stop, STOP_S)
     finally:
         servicer.close()
         await server.stop(STOP_S)
@@ -129,92 +128,11 @@ async def _set(healthy: health.aio.HealthServicer, status: int) -> None:
         await healthy.set(service, status)
 
 
-def _load_in_thread(
-    service: DiffusionService, threads: int
-) -> asyncio.Future[tuple[Model, WarmUp]]:
-    """Loads and warms up in a daemon thread, which does not hold up the exit as an executor's would."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[tuple[Model, WarmUp]] = loop.create_future()
-
-    def tell(result: tuple[Model, WarmUp] | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        elif result is not None:
-            future.set_result(result)
-
-    def load() -> None:
-        result, failure = None, None
-        try:
-            torch.set_num_threads(threads)
-            spec = service.spec.model
-            model = load_model(
-                ModelSettings(
-                    source=spec.source,
-                    steps=spec.steps,
-                    width=spec.width,
-                    height=spec.height,
-                    guidance_scale=spec.guidance_scale,
-                    scheduler=spec.scheduler,
-                    dtype=spec.dtype,
-                )
-            )
-            result = (model, warm_up(model, service.spec.workers.max_batch))
-        except BaseException as error:
-            failure = error
-        # The loop is gone if the process was stopped meanwhile.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, result, failure)
-
-    threading.Thread(target=load, name="load", daemon=True).start()
-    return future
-
-
-def _serving(
-    name: str,
-    service: DiffusionService,
-    model: Model,
-    warm: WarmUp,
-    peers: Peers,
-    threads: int,
-    max_accepted: int,
-) -> Serving:
-    spec = service.spec.model
-    profile = warm.profile
-    identity = ModelIdentity(
-        weights_digest=model.weights_digest,
-        scheduler=spec.scheduler,
-        scheduler_config=dict(model.scheduler.config),
-        steps=spec.steps,
-        width=spec.width,
-        height=spec.height,
-    )
-    cache = service.spec.cache
-    shard = Shard(name, cache.capacity_bytes, shared=cache.isolation == "Shared")
-    settings = EngineSettings(
-        # Larger batches did not fit into memory at warm-up.
-        max_batch=min(service.spec.workers.max_batch, profile.max_batch),
-        max_accepted=max_accepted,
-        threads=threads,
-        step_seconds=profile.tick_seconds(profile.max_batch),
-        decode_seconds=profile.decode_seconds,
-    )
-    keep = keep_in(shard, fingerprint(identity, spec.guidance_scale))
-    live = LiveProfile(profile)
-    return Serving(
-        engine=Engine(model, settings, keep, live=live),
-        shard=shard,
-        starts=StartFinder(name, shard, peers, model.latent_shape),
-        identity=identity,
-        limits=Limits(spec.width, spec.height, spec.guidance_scale, service.ladder),
-        live=live,
-    )
-
-
 def _log_ready(
-    listen: str, service: DiffusionService, serving: Serving, dtype: torch.dtype
+    listen: str, service: DiffusionService, holder: ModelHolder, dtype: torch.dtype
 ) -> None:
+    serving = holder.serving
+    assert serving is not None
     profile = serving.profile
     text = line(
         "ready",
@@ -231,54 +149,75 @@ def _log_ready(
 
 
 async def _watch(
-    stop: asyncio.Event, engine: Engine, serving: Serving, healthy: health.aio.HealthServicer
+    stop: asyncio.Event,
+    holder: ModelHolder,
+    store: Store | None,
+    healthy: health.aio.HealthServicer,
 ) -> None:
     """Until told to stop or broken: reports every ten seconds if anything happened, and tells a hung device."""
     told, next_report, hung = 0, time.monotonic() + REPORT_S, False
-    patience = max(HUNG_S, 20 * max(serving.profile.step_seconds))
-    while not stop.is_set() and not engine.broken:
+    while not stop.is_set() and not holder.broken:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1.0)
-        if hung != (engine.silent_seconds() > patience):
+        silent, patience = _silence(holder)
+        if hung != (silent > patience):
             hung = not hung
             status = health_pb2.HealthCheckResponse
             await _set(healthy, status.NOT_SERVING if hung else status.SERVING)
-            logger.error(line("hung" if hung else "recovered", seconds=engine.silent_seconds()))
-        if time.monotonic() < next_report:
-            continue
-        next_report = time.monotonic() + REPORT_S
-        now = engine.snapshot()
-        if now.ticks != told:
-            cache = serving.shard.stats()
-            text = line(
-                "served",
-                images=now.images_done,
-                active=len(now.active),
-                queued=len(now.queued),
-                ticks=now.ticks,
-                out_of_memory=now.out_of_memory,
-                cache_entries=cache.entries,
-                cache_bytes=cache.used_bytes,
-            )
-            logger.info(text)
-        told = now.ticks
+            logger.error(line("hung" if hung else "recovered", seconds=silent))
+        if time.monotonic() >= next_report:
+            next_report = time.monotonic() + REPORT_S
+            told = _report(holder, store, told)
+
+
+def _silence(holder: ModelHolder) -> tuple[float, float]:
+    """How long the device has been silent, and how long it may be. Keeps no hold of the model."""
+    if holder.serving is None or holder.changing:  # an engine that has ended is silent, too
+        return 0.0, HUNG_S
+    patience = max(HUNG_S, 20 * max(holder.serving.profile.step_seconds))
+    return holder.serving.engine.silent_seconds(), patience
+
+
+def _report(holder: ModelHolder, store: Store | None, told: int) -> int:
+    """Logs what was served unless that is as it was told; gives the ticks so far."""
+    if holder.serving is None or store is None:
+        return told
+    now = holder.serving.engine.snapshot()
+    if now.ticks != told:
+        cache = store.shard.stats()
+        text = line(
+            "served",
+            images=holder.images_done,
+            active=len(now.active),
+            queued=len(now.queued),
+            ticks=now.ticks,
+            out_of_memory=now.out_of_memory,
+            cache_entries=cache.entries,
+            cache_bytes=cache.used_bytes,
+        )
+        logger.info(text)
+    return now.ticks
 
 
 async def _drain(
     servicer: WorkerServicer,
-    engine: Engine,
+    holder: ModelHolder,
     healthy: health.aio.HealthServicer,
     linger_s: float,
     drain_s: float,
 ) -> int:
     servicer.draining = True
     await _set(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
-    if engine.broken:
-        logger.error(line("broken", reason=engine.broken))
+    if holder.broken:
+        logger.error(line("broken", reason=holder.broken))
         return 1
     began = time.monotonic()
     await asyncio.sleep(linger_s)
-    finished = await asyncio.to_thread(engine.drain, drain_s)
-    left = 0 if finished else len(engine.snapshot().active) + len(engine.snapshot().queued)
+    await holder.close()
+    left = 0
+    if holder.serving is not None:
+        engine = holder.serving.engine
+        if not await asyncio.to_thread(engine.drain, drain_s):
+            left = len(engine.snapshot().active) + len(engine.snapshot().queued)
     logger.info(line("drained", seconds=time.monotonic() - began, unfinished=left))
     return 0

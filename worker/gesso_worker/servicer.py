@@ -1,27 +1,19 @@
-"""The Worker service on gRPC: a thin layer over the engine and the shard."""
+"""The Worker service on gRPC: a thin layer over the engine of the model that is held, and the shard."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
-import torch
 
 from gesso.profile import Profile
-from gesso.rpc.v1 import image_pb2, worker_pb2, worker_pb2_grpc
-from gesso_worker.cache.fingerprint import ModelIdentity, fingerprint
-from gesso_worker.cache.peers import pack
-from gesso_worker.cache.shard import Shard
+from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_worker.engine import (
     ClosedError,
-    Engine,
     Event,
     Failed,
     FailureReason,
@@ -32,21 +24,17 @@ from gesso_worker.engine import (
     QueueFullError,
     Started,
 )
-from gesso_worker.engine.live_profile import LiveProfile
+from gesso_worker.holder import CHANGING, ModelHolder
 from gesso_worker.requests import (
     FORMAT_CODES,
     BadRequestError,
     GenerateSpec,
-    Limits,
     check_generate,
     check_level,
-    check_lookup,
+    check_model,
 )
-from gesso_worker.starts import StartFinder
-
-logger = logging.getLogger(__name__)
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from gesso_worker.serving import Serving
+from gesso_worker.shard_service import Context, ShardServicer, abort
 
 #: Of a call that brings no deadline of its own.
 DEFAULT_DEADLINE_S = 300.0
@@ -62,32 +50,6 @@ _STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class Serving:
-    """What is there once the model is warm."""
-
-    engine: Engine
-    shard: Shard
-    starts: StartFinder
-    identity: ModelIdentity
-    limits: Limits
-    live: LiveProfile
-
-    @property
-    def profile(self) -> Profile:
-        """How long the device takes, as it is now."""
-        return self.live.profile
-
-    def fingerprint(self, guidance_scale: float, negative_prompt: str = "") -> str:
-        """Under what a request's latents may be used."""
-        return fingerprint(self.identity, guidance_scale, negative_prompt)
-
-    @cached_property
-    def default_fingerprint(self) -> str:
-        """That of requests which name neither guidance nor negative prompt: what look-ups find."""
-        return self.fingerprint(self.limits.guidance_scale)
-
-
 @dataclass
 class Assigned:
     """The level that the plan counts on; a preference, since every worker serves every K."""
@@ -96,29 +58,26 @@ class Assigned:
     revision: int = 0
 
 
-@dataclass
-class WorkerServicer(worker_pb2_grpc.WorkerServicer):
-    """Serves `gesso.v1.Worker`; until `serving` is set, only Stats."""
+class WorkerServicer(ShardServicer):
+    """Serves `gesso.v1.Worker`; until a model is loaded, only Stats and Assign."""
 
-    name: str
-    ladder: tuple[int, ...]
-    serving: Serving | None = None
-    draining: bool = False
-    assigned: Assigned = field(default_factory=Assigned)
-
-    def __post_init__(self) -> None:
-        # Searching a large index takes tens of milliseconds, too long for the event loop.
-        self._searches = ThreadPoolExecutor(1, "lookup")
+    def __init__(self, name: str, ladder: tuple[int, ...], holder: ModelHolder) -> None:
+        """`ladder` is the service's."""
+        super().__init__(name)
+        self.draining = False
+        self.assigned = Assigned()
+        self._ladder = ladder
+        self._holder = holder
 
     async def Generate(  # noqa: N802
         self, request: worker_pb2.WorkerGenerateRequest, context: Context
     ) -> AsyncIterator[worker_pb2.WorkerEvent]:
         """See worker.proto."""
-        serving = await self._ready(context)
+        serving = await self._ready(request.model, context)
         try:
             spec = check_generate(request, serving.limits)
         except BadRequestError as error:
-            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         remaining = context.time_remaining()
         time_left = DEFAULT_DEADLINE_S if remaining is None else min(remaining, DEFAULT_DEADLINE_S)
         deadline_s = time.monotonic() + time_left
@@ -141,7 +100,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
                 except TimeoutError:
                     event = Failed(FailureReason.DEADLINE, "the device does not answer")
                 if isinstance(event, Failed):
-                    await _abort(context, _STATUS[event.reason], event.message)
+                    await abort(context, _STATUS[event.reason], event.message)
                 yield self._told(event, spec)
                 if isinstance(event, Finished):
                     return
@@ -155,86 +114,83 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         """See worker.proto."""
         began = time.monotonic()
         try:
-            level = check_level(request.skipped_steps, self.ladder)
+            model = check_model(request.model, self._holder.names)
+            level = check_level(request.skipped_steps, (0,) if model else self._ladder)
         except BadRequestError as error:
-            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if request.revision < self.assigned.revision:
             message = (
                 f"revision: {request.revision} is not allowed: at least {self.assigned.revision}"
             )
-            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
         changed = level != self.assigned.skipped_steps
         self.assigned = Assigned(level, request.revision)
-        # Nothing is drained or loaded: every level runs on the model that is there.
+        # Between levels nothing is drained or loaded: each runs on the model that is there.
         cost = time.monotonic() - began if changed else 0.0
-        return worker_pb2.AssignResponse(skipped_steps=level, switch_seconds=cost)
-
-    async def Lookup(  # noqa: N802
-        self, request: worker_pb2.LookupRequest, context: Context
-    ) -> worker_pb2.LookupResponse:
-        """See worker.proto. Finds what requests with the service's own guidance may start from."""
-        serving = await self._ready(context)
-        try:
-            tenant, embedding, limit = check_lookup(request)
-            matches = await asyncio.get_running_loop().run_in_executor(
-                self._searches,
-                serving.shard.lookup,
-                tenant,
-                serving.default_fingerprint,
-                embedding,
-                limit,
-            )
-        except ValueError as error:
-            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return worker_pb2.LookupResponse(
-            matches=[
-                worker_pb2.Match(
-                    entry_id=m.entry_id,
-                    similarity=m.similarity,
-                    held_levels=m.held_levels,
-                    embedding=m.embedding.tolist(),
-                )
-                for m in matches
-            ]
+        if not self.draining:
+            self._holder.want(model)
+        return worker_pb2.AssignResponse(
+            skipped_steps=level,
+            switch_seconds=cost,
+            model=self._holder.held,
+            loading_model=self._holder.loading,
         )
-
-    async def FetchLatents(  # noqa: N802
-        self, request: worker_pb2.FetchLatentsRequest, context: Context
-    ) -> worker_pb2.FetchLatentsResponse:
-        """See worker.proto."""
-        serving = await self._ready(context)
-        held = serving.shard.fetch(request.tenant, request.entry_id, request.skipped_steps)
-        if held is None:
-            message = (
-                f"no latents of entry {request.entry_id!r} at {request.skipped_steps} or below"
-            )
-            await _abort(context, grpc.StatusCode.NOT_FOUND, message)
-        return pack(held)
 
     async def Stats(  # noqa: N802
         self, request: worker_pb2.StatsRequest, context: Context
     ) -> worker_pb2.StatsResponse:
         """See worker.proto."""
+        holder, serving = self._holder, self._holder.serving
+        ready = serving is not None and not self.draining and not holder.changing
         response = worker_pb2.StatsResponse(
             worker=self.name,
-            ready=self.serving is not None and not self.draining and not self.serving.engine.broken,
+            ready=ready and not holder.broken,
             draining=self.draining,
             assigned_skipped_steps=self.assigned.skipped_steps,
             assigned_revision=self.assigned.revision,
+            model=holder.held,
+            loading_model=holder.loading,
+            switch_error=holder.error,
+            images_done=holder.images_done,
+            profile=None if holder.profile is None else _told_profile(holder.profile),
         )
-        serving = self.serving
+        if holder.last is not None:
+            last = holder.last
+            response.last_switch.CopyFrom(
+                worker_pb2.Switch(
+                    **{"from": last.before},
+                    to=last.after,
+                    drain_seconds=last.drain_seconds,
+                    load_seconds=last.load_seconds,
+                    warmup_seconds=last.warmup_seconds,
+                )
+            )
         if serving is not None:
             _fill(response, serving)
+        if self.store is not None:
+            cache = self.store.shard.stats()
+            response.cache_entries = cache.entries
+            response.cache_bytes = cache.used_bytes
+            response.cache_capacity_bytes = cache.capacity_bytes
+            response.fingerprint = self.store.fingerprint
         return response
 
-    def close(self) -> None:
-        """Ends the look-up thread."""
-        self._searches.shutdown(wait=False, cancel_futures=True)
-
-    async def _ready(self, context: Context) -> Serving:
-        if self.serving is None:
-            await _abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is warming up")
-        return self.serving
+    async def _ready(self, model: str, context: Context) -> Serving:
+        """The model at work, if it is the one that a request is meant for."""
+        holder = self._holder
+        try:
+            check_model(model, holder.names)
+        except BadRequestError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if holder.changing:
+            await abort(context, grpc.StatusCode.ABORTED, CHANGING)
+        serving = holder.serving
+        if serving is None:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is warming up")
+        if serving.model != model:
+            message = f"wrong model: {model!r} is not held here, {serving.model!r} is"
+            await abort(context, grpc.StatusCode.ABORTED, message)
+        return serving
 
     async def _accept(
         self, serving: Serving, spec: GenerateSpec, deadline_s: float, sink: Any, context: Context
@@ -243,6 +199,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         # What no look-up can find is not worth its memory.
         keep = (
             spec.keep_latents
+            and serving.caches
             and spec.embedding is not None
             and default == serving.default_fingerprint
         )
@@ -255,15 +212,15 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
             skipped_steps=spec.skipped_steps,
             image_format=spec.image_format,
             deadline_s=deadline_s,
-            keep_levels=tuple(level for level in self.ladder if level) if keep else (),
+            keep_levels=tuple(level for level in self._ladder if level) if keep else (),
             owner=spec,
         )
         try:
             return serving.engine.accept(request, sink)
         except QueueFullError as error:
-            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except ClosedError as error:
-            await _abort(context, grpc.StatusCode.ABORTED, str(error))
+            await abort(context, grpc.StatusCode.ABORTED, str(error))
 
     def _told(self, event: Event, spec: GenerateSpec) -> worker_pb2.WorkerEvent:
         match event:
@@ -290,50 +247,20 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
                 raise AssertionError("a failure is a status, not an event")
 
 
-def keep_in(shard: Shard, default_fingerprint: str) -> Any:
-    """The engine's `keep`: puts the latents of a finished run into the shard."""
-
-    def keep(job: Job, latents: dict[int, torch.Tensor]) -> None:
-        spec = job.request.owner
-        if not isinstance(spec, GenerateSpec) or spec.embedding is None:
-            return
-        arrays = {level: _array(tensor) for level, tensor in latents.items()}
-        shard.insert(spec.tenant, default_fingerprint, spec.embedding, arrays)
-
-    return keep
-
-
-def _array(tensor: torch.Tensor) -> Any:
-    """float16 as it is, anything else as float32, which holds bfloat16 exactly."""
-    kept = tensor if tensor.dtype == torch.float16 else tensor.float()
-    return kept.cpu().numpy()
-
-
 def _fill(response: worker_pb2.StatsResponse, serving: Serving) -> None:
     snapshot = serving.engine.snapshot()
-    profile = serving.profile
-    response.profile.CopyFrom(
-        worker_pb2.DeviceProfile(
-            device=profile.device,
-            steps=profile.steps,
-            encode_seconds=profile.encode_seconds,
-            decode_seconds=profile.decode_seconds,
-            step_seconds=profile.step_seconds,
-        )
-    )
     for target, jobs in ((response.active, snapshot.active), (response.queued, snapshot.queued)):
         target.extend(
             worker_pb2.RequestProgress(request_id=j.request_id, remaining_steps=j.steps)
             for j in jobs
         )
-    cache = serving.shard.stats()
-    response.cache_entries = cache.entries
-    response.cache_bytes = cache.used_bytes
-    response.cache_capacity_bytes = cache.capacity_bytes
-    response.images_done = snapshot.images_done
-    response.fingerprint = serving.default_fingerprint
 
 
-async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
-    await context.abort(code, message)
-    raise AssertionError("abort returned")
+def _told_profile(profile: Profile) -> worker_pb2.DeviceProfile:
+    return worker_pb2.DeviceProfile(
+        device=profile.device,
+        steps=profile.steps,
+        encode_seconds=profile.encode_seconds,
+        decode_seconds=profile.decode_seconds,
+        step_seconds=profile.step_seconds,
+    )

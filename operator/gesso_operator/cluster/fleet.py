@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 
@@ -9,18 +10,23 @@ from google.protobuf import json_format
 
 from gesso.api import DiffusionService, ServiceStatus
 from gesso.rpc.v1 import router_pb2
+from gesso_operator.clients import Clients, Failure
 from gesso_operator.cluster import names
 from gesso_operator.cluster.api import Api, ApiError
 from gesso_operator.cluster.events import EventSink
 from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.objects.common import Owned
 from gesso_operator.cluster.objects.config import plan_config
-from gesso_operator.cluster.sizing import Size, resized, wanted
+from gesso_operator.cluster.sizing import HAND_OVER_S, Size, resized, wanted
 from gesso_operator.cluster.status_writer import StatusWriter
 from gesso_operator.cluster.world import World
 from gesso_operator.fleet import Member
 from gesso_operator.logs import Log
 from gesso_operator.planning import Decision
+
+
+#: What is left of the time in which a worker may hand over goes to calls that fail late.
+_HANDING_S = HAND_OVER_S - 10.0
 
 
 class PodFleet:
@@ -30,6 +36,7 @@ class PodFleet:
         self,
         owned: Owned,
         pods_before: int | None,
+        clients: Clients,
         api: Api,
         world: World,
         writer: StatusWriter,
@@ -42,7 +49,8 @@ class PodFleet:
         self._api, self._world, self._writer, self._events, self._log = (
             *(api, world, writer, events, log),
         )
-        self._clock = clock
+        self._clients, self._clock = clients, clock
+        self._handing: asyncio.Task[None] | None = None
         self._planned: int | None = None
         first = wanted(owned.service.spec.workers, None, pods_before)
         self.size = Size(first if pods_before is None else max(first, pods_before), first)
@@ -58,12 +66,44 @@ class PodFleet:
         before = self.size
         workers = self.owned.service.spec.workers
         target = wanted(workers, self._planned, before.target)
-        self.size = resized(before, target, self._clock())
+        handed_over = self._handing is None or self._handing.done()
+        self.size = resized(before, target, self._clock(), handed_over)
+        if self.size.leaving_since_s is None:
+            self.stop()
+        elif self.size.leaving_since_s != before.leaving_since_s:
+            self.stop()
+            self._handing = asyncio.create_task(self._hand_over(), name=f"hand over {self.key}")
         if self.size.target != before.target:
             self._log.info(
                 "resize", service=str(self.key), workers=before.target, to=self.size.target
             )
         return self.size != before
+
+    def stop(self) -> None:
+        """Gives up what is being handed over."""
+        if self._handing is not None:
+            self._handing.cancel()
+            self._handing = None
+
+    async def _hand_over(self) -> None:
+        """Has the workers that leave give their shards' best entries to those that stay."""
+        serving = [
+            p
+            for p in self._world.pods(self.key, names.WORKER)
+            if p.ready and p.ip and not p.deleting
+        ]
+        address = {p.name: f"{p.ip}:{names.WORKER_PORT}" for p in serving}
+        stays = {p.name: address[p.name] for p in serving if self.size.stays(names.ordinal(p.name))}
+        leaves = [p.name for p in serving if self.size.leaves(names.ordinal(p.name))]
+        if not stays:
+            return
+        replies = await asyncio.gather(
+            *(self._clients.hand_over(address[n], stays, _HANDING_S) for n in leaves)
+        )
+        for name, reply in zip(leaves, replies, strict=True):
+            failed = str(reply) if isinstance(reply, Failure) else ""
+            entries = 0 if isinstance(reply, Failure) else reply.entries
+            self._log.info("handed_over", worker=name, entries=entries, message=failed)
 
     def routers(self) -> Mapping[str, str]:
         """Routers that are ready, by the pod's name."""

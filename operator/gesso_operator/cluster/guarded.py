@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gesso.rpc.v1 import router_pb2, worker_pb2
 from gesso_operator.clients import Clients, Failure
@@ -38,12 +38,20 @@ class GuardedClients(Clients):
         self._leads = leads
 
     async def assign(
-        self, address: str, skipped_steps: int, revision: int
+        self, address: str, skipped_steps: int, revision: int, model: str = ""
     ) -> worker_pb2.AssignResponse | Failure:
         """As `Clients.assign`."""
         if not self._leads():
             return Failure(_TOLD)
-        return await super().assign(address, skipped_steps, revision)
+        return await super().assign(address, skipped_steps, revision, model)
+
+    async def hand_over(
+        self, address: str, targets: Mapping[str, str], seconds: float
+    ) -> worker_pb2.HandOverResponse | Failure:
+        """As `Clients.hand_over`."""
+        if not self._leads():
+            return Failure(_TOLD)
+        return await super().hand_over(address, targets, seconds)
 
     async def apply_plan(
         self, address: str, request: router_pb2.ApplyPlanRequest

@@ -126,6 +126,8 @@ class Runner:
                 self.beat_s = self._clock()
                 await self._pause(max(0.0, wait - (self._clock() - began)))
         finally:
+            if self._fleet is not None:
+                self._fleet.stop()
             await self._clients.close()
 
     async def round(self) -> None:
@@ -170,6 +172,7 @@ class Runner:
             self._fleet = PodFleet(
                 owned,
                 before,
+                self._clients,
                 self._tools.api,
                 self._tools.world,
                 self._tools.writer,

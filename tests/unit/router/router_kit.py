@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from gesso.profile import Profile
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router.core import Router
 from gesso_router.fleet import Endpoint, Fleet, WorkerReport
+from gesso_router.models import Models
 from gesso_router.pool import WorkerFailedError
 from gesso_router.routing.predictors.table import SimilarityPredictor
 from gesso_router.routing.quality import Match, QualityPredictor
@@ -120,12 +121,15 @@ def router(
     spec: DiffusionService | None = None,
     workers: Sequence[str] = ("a", "b"),
     predictor: QualityPredictor = PREDICTOR,
+    reports: Mapping[str, WorkerReport] | None = None,
 ) -> Router:
+    """`reports` are what workers tell, by name, where it is not that they are ready with the own model."""
     spec = spec or service()
-    fleet = Fleet(50, 4, 3)
+    fleet = Fleet(50, 4, 3, Models.of(spec).steps)
+    ready = WorkerReport(ready=True, draining=False, profile=PROFILE)
     fleet.apply([Endpoint(w, f"{w}:1", 0) for w in workers])
     for name in workers:
-        fleet.reported(name, WorkerReport(ready=True, draining=False, profile=PROFILE), clock.now)
+        fleet.reported(name, (reports or {}).get(name, ready), clock.now)
     made = Router(spec, predictor, fleet, pool, clock=clock, draw=lambda: 0.5)
     made.embedder = FixedEmbedder()
     return made
@@ -149,8 +153,10 @@ class Events:
         return [e.WhichOneof("event") for e in self.seen]
 
 
-def failing(retryable: bool = True, timed_out: bool = False) -> Script:
+def failing(retryable: bool = True, timed_out: bool = False, refused: bool = False) -> Script:
     async def script(request: worker_pb2.WorkerGenerateRequest) -> int:
-        raise WorkerFailedError("x", "told to fail", retryable=retryable, timed_out=timed_out)
+        raise WorkerFailedError(
+            "x", "told to fail", retryable=retryable, timed_out=timed_out, refused=refused
+        )
 
     return script

@@ -15,7 +15,10 @@ GOOD = ["--name", "worker-0", "--listen", "127.0.0.1:7101", "--service", "servic
 
 def test_flags_are_read() -> None:
     flags = server.parse_flags([*GOOD, "--threads", "2"])
-    assert flags == server.Flags("worker-0", "127.0.0.1:7101", Path("service.yaml"), 2, 64)
+    listen, file = "127.0.0.1:7101", Path("service.yaml")
+    assert flags == server.Flags("worker-0", listen, file, 2, 64, 0.0, 8.5)
+    lingering = server.parse_flags([*GOOD, "--linger-seconds", "4", "--drain-seconds", "90"])
+    assert (lingering.linger_s, lingering.drain_s) == (4.0, 90.0)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,8 @@ def test_flags_are_read() -> None:
         pytest.param([*GOOD, "--threads", "0"], "--threads: 0 is not allowed: 1 to", id="threads"),
         pytest.param([*GOOD, "--threads", "two"], "--threads", id="not a number"),
         pytest.param([*GOOD, "--max-accepted", "0"], "--max-accepted: 0", id="bound"),
+        pytest.param([*GOOD, "--linger-seconds", "-1"], "--linger-seconds: -1", id="linger"),
+        pytest.param([*GOOD, "--drain-seconds", "nan"], "--drain-seconds: nan", id="drain"),
         pytest.param(GOOD, "service.yaml: no such file", id="no service file"),
     ],
 )

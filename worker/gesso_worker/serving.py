@@ -1,0 +1,133 @@
+"""What a worker serves with: the model that it holds, and its shard, which outlives models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from gesso.api import DiffusionService
+from gesso.profile import Profile
+from gesso_worker.cache.fingerprint import ModelIdentity, fingerprint
+from gesso_worker.cache.peers import Peers
+from gesso_worker.cache.shard import Shard
+from gesso_worker.engine import Engine, EngineSettings, Job, Model
+from gesso_worker.engine.live_profile import LiveProfile
+from gesso_worker.loading import OWN, Loaded
+from gesso_worker.requests import GenerateSpec, Limits
+from gesso_worker.starts import StartFinder
+
+
+@dataclass(frozen=True)
+class Store:
+    """The shard, and what lies in it: latents of the service's own model, whatever the worker holds.
+
+    `shape` is (1, C, H, W) of a latent.
+    """
+
+    name: str
+    shard: Shard
+    peers: Peers
+    fingerprint: str
+    ladder: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One model at work. `model` is its name: empty for the service's own."""
+
+    model: str
+    engine: Engine
+    starts: StartFinder
+    identity: ModelIdentity
+    limits: Limits
+    live: LiveProfile
+
+    @property
+    def profile(self) -> Profile:
+        """How long the device takes, as it is now."""
+        return self.live.profile
+
+    @property
+    def caches(self) -> bool:
+        """Whether its latents go into the shard: only the service's own model has levels to use them at."""
+        return self.model == OWN
+
+    def fingerprint(self, guidance_scale: float, negative_prompt: str = "") -> str:
+        """Under what a request's latents may be used."""
+        return fingerprint(self.identity, guidance_scale, negative_prompt)
+
+    @cached_property
+    def default_fingerprint(self) -> str:
+        """That of requests which name neither guidance nor negative prompt: what look-ups find."""
+        return self.fingerprint(self.limits.guidance_scale)
+
+
+def identity_of(model: Model) -> ModelIdentity:
+    """What a loaded model's latents depend on."""
+    settings = model.settings
+    return ModelIdentity(
+        weights_digest=model.weights_digest,
+        scheduler=settings.scheduler,
+        scheduler_config=dict(model.scheduler.config),
+        steps=settings.steps,
+        width=settings.width,
+        height=settings.height,
+    )
+
+
+def make_store(name: str, service: DiffusionService, own: Model, peers: Peers) -> Store:
+    """An empty shard for latents of the service's own model."""
+    cache = service.spec.cache
+    print_ = fingerprint(identity_of(own), own.settings.guidance_scale)
+    shard = Shard(name, cache.capacity_bytes, shared=cache.isolation == "Shared")
+    return Store(name, shard, peers, print_, service.ladder, own.latent_shape)
+
+
+def make_serving(
+    name: str, loaded: Loaded, store: Store, max_batch: int, max_accepted: int, threads: int
+) -> Serving:
+    """A model at work; its engine is not started yet. Other models than the own one keep no latents."""
+    model, profile = loaded.model, loaded.warm.profile
+    settings = EngineSettings(
+        # Larger batches did not fit into memory at warm-up.
+        max_batch=min(max_batch, profile.max_batch),
+        max_accepted=max_accepted,
+        threads=threads,
+        step_seconds=profile.tick_seconds(profile.max_batch),
+        decode_seconds=profile.decode_seconds,
+    )
+    live = LiveProfile(profile)
+    spec = model.settings
+    return Serving(
+        model=name,
+        engine=Engine(model, settings, keep_in(store) if name == OWN else None, live=live),
+        starts=StartFinder(store.name, store.shard, store.peers, model.latent_shape),
+        identity=identity_of(model),
+        limits=Limits(
+            spec.width, spec.height, spec.guidance_scale, store.ladder if name == OWN else (0,)
+        ),
+        live=live,
+    )
+
+
+def keep_in(store: Store) -> Any:
+    """The engine's `keep`: puts the latents of a finished run into the shard."""
+
+    def keep(job: Job, latents: dict[int, torch.Tensor]) -> None:
+        spec = job.request.owner
+        if not isinstance(spec, GenerateSpec) or spec.embedding is None:
+            return
+        arrays = {level: _array(tensor) for level, tensor in latents.items()}
+        store.shard.insert(spec.tenant, store.fingerprint, spec.embedding, arrays)
+
+    return keep
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """float16 as it is, anything else as float32, which holds bfloat16 exactly."""
+    kept = tensor if tensor.dtype == torch.float16 else tensor.float()
+    return kept.cpu().numpy()

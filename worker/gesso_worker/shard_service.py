@@ -1,0 +1,132 @@
+"""The part of the Worker service that is about the shard; open whatever the model does."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+import grpc
+
+from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso_worker.cache.handover import hand_over
+from gesso_worker.cache.peers import pack
+from gesso_worker.requests import BadRequestError, check_entries, check_hand_over, check_lookup
+from gesso_worker.serving import Store
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    """Ends a call with a status."""
+    await context.abort(code, message)
+    raise AssertionError("abort returned")
+
+
+class ShardServicer(worker_pb2_grpc.WorkerServicer):
+    """Lookup, FetchLatents, HandOver and StoreEntries; `store` is None until the own model was loaded."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.store: Store | None = None
+        # Searching a large index takes tens of milliseconds, too long for the event loop.
+        self._searches = ThreadPoolExecutor(1, "lookup")
+        self._handing_over = False
+
+    async def Lookup(  # noqa: N802
+        self, request: worker_pb2.LookupRequest, context: Context
+    ) -> worker_pb2.LookupResponse:
+        """See worker.proto. Finds what requests with the service's own guidance may start from."""
+        store = await self._opened(context)
+        try:
+            tenant, embedding, limit = check_lookup(request)
+            matches = await asyncio.get_running_loop().run_in_executor(
+                self._searches, store.shard.lookup, tenant, store.fingerprint, embedding, limit
+            )
+        except ValueError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return worker_pb2.LookupResponse(
+            matches=[
+                worker_pb2.Match(
+                    entry_id=m.entry_id,
+                    similarity=m.similarity,
+                    held_levels=m.held_levels,
+                    embedding=m.embedding.tolist(),
+                )
+                for m in matches
+            ]
+        )
+
+    async def FetchLatents(  # noqa: N802
+        self, request: worker_pb2.FetchLatentsRequest, context: Context
+    ) -> worker_pb2.FetchLatentsResponse:
+        """See worker.proto."""
+        store = await self._opened(context)
+        held = store.shard.fetch(request.tenant, request.entry_id, request.skipped_steps)
+        if held is None:
+            message = (
+                f"no latents of entry {request.entry_id!r} at {request.skipped_steps} or below"
+            )
+            await abort(context, grpc.StatusCode.NOT_FOUND, message)
+        return pack(held)
+
+    async def HandOver(  # noqa: N802
+        self, request: worker_pb2.HandOverRequest, context: Context
+    ) -> worker_pb2.HandOverResponse:
+        """See worker.proto."""
+        store = await self._opened(context)
+        try:
+            addresses, timeout_s = check_hand_over(request, self.name)
+        except BadRequestError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if self._handing_over:
+            await abort(
+                context, grpc.StatusCode.FAILED_PRECONDITION, "a hand-over is under way already"
+            )
+        remaining = context.time_remaining()
+        if remaining is not None:
+            timeout_s = min(timeout_s, remaining)
+        self._handing_over = True
+        try:
+            done = await hand_over(
+                store.shard, store.fingerprint, store.peers, addresses, timeout_s
+            )
+        finally:
+            self._handing_over = False
+        return worker_pb2.HandOverResponse(
+            entries=done.entries, bytes=done.size, skipped=done.skipped
+        )
+
+    async def StoreEntries(  # noqa: N802
+        self, request: worker_pb2.StoreEntriesRequest, context: Context
+    ) -> worker_pb2.StoreEntriesResponse:
+        """See worker.proto."""
+        store = await self._opened(context)
+        if request.fingerprint != store.fingerprint:
+            message = (
+                f"fingerprint: {request.fingerprint!r} is not allowed: {store.fingerprint!r}, that "
+                "of the latents held here"
+            )
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
+
+        def take() -> list[bool]:
+            entries = check_entries(request, store.ladder, store.shape)
+            return [store.shard.store(store.fingerprint, e) for e in entries]
+
+        try:
+            stored = await asyncio.get_running_loop().run_in_executor(self._searches, take)
+        except ValueError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        stats = store.shard.stats()
+        return worker_pb2.StoreEntriesResponse(
+            stored=stored, free_bytes=max(0, stats.capacity_bytes - stats.used_bytes)
+        )
+
+    def close(self) -> None:
+        """Ends the look-up thread."""
+        self._searches.shutdown(wait=False, cancel_futures=True)
+
+    async def _opened(self, context: Context) -> Store:
+        if self.store is None:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is warming up")
+        return self.store

@@ -24,7 +24,6 @@ from gesso_operator.fleet import Member
 from gesso_operator.logs import Log
 from gesso_operator.planning import Decision
 
-
 #: What is left of the time in which a worker may hand over goes to calls that fail late.
 _HANDING_S = HAND_OVER_S - 10.0
 
@@ -36,7 +35,7 @@ class PodFleet:
         self,
         owned: Owned,
         pods_before: int | None,
-        clients: Clients,
+        clients: Callable[[], Clients],
         api: Api,
         world: World,
         writer: StatusWriter,
@@ -97,9 +96,14 @@ class PodFleet:
         leaves = [p.name for p in serving if self.size.leaves(names.ordinal(p.name))]
         if not stays:
             return
-        replies = await asyncio.gather(
-            *(self._clients.hand_over(address[n], stays, _HANDING_S) for n in leaves)
-        )
+        # Of their own: the loop closes its channels to workers that are no members any more.
+        clients = self._clients()
+        try:
+            replies = await asyncio.gather(
+                *(clients.hand_over(address[n], stays, _HANDING_S) for n in leaves)
+            )
+        finally:
+            await clients.close()
         for name, reply in zip(leaves, replies, strict=True):
             failed = str(reply) if isinstance(reply, Failure) else ""
             entries = 0 if isinstance(reply, Failure) else reply.entries

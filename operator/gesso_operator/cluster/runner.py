@@ -172,7 +172,7 @@ class Runner:
             self._fleet = PodFleet(
                 owned,
                 before,
-                self._clients,
+                self._tools.clients,
                 self._tools.api,
                 self._tools.world,
                 self._tools.writer,

@@ -61,7 +61,7 @@ async def test_without_settings_those_of_the_service_stay(tmp_path: Path) -> Non
 
 async def test_settings_that_cannot_be_leave_everything_as_it_was(tmp_path: Path) -> None:
     made, live, _ = control(tmp_path)
-    with pytest.raises(PlanError, match="settings.max_queue: 0 is not allowed: at least 1"):
+    with pytest.raises(PlanError, match=r"settings\.max_queue: 0 is not allowed: at least 1"):
         await made.apply(with_settings(3, max_queue=0))
     assert (live.plan, live.service, PlanStore(tmp_path).load()) == (None, service(), None)
 

@@ -193,14 +193,14 @@ class ControlLoop:
         for name, reply in stats.items():
             self._times = self._times.add(name, reply.profile.device, last_switch(reply))
             self._failures = self._failures.holds(name, reply.model)
+            self._asked.discard((name, reply.model))
             wanted = asked.get(name, reply.model)
-            failed = reply.switch_error and not reply.HasField("loading_model")
-            if failed and wanted != reply.model and (name, wanted) in self._asked:
+            under_way = reply.HasField("loading_model") or reply.draining
+            if (name, wanted) in self._asked and not under_way:
                 self._asked.discard((name, wanted))
                 self._failures = self._failures.failed(name, wanted, now_s)
-                self._log.warning(
-                    "switch_failed", worker=name, model=wanted, error=reply.switch_error
-                )
+                why = reply.switch_error or "it has started anew"
+                self._log.warning("switch_failed", worker=name, model=wanted, error=why)
         out = self._failures.out_of_reach((r.model for r in stats.values()), now_s)
         models = tuple(m for m in settings.models if m.name not in out)
         switch_s = self._times.for_settings(m.name for m in models)
@@ -248,7 +248,7 @@ class ControlLoop:
         revision = decision.plan.revision
         replies = await asyncio.gather(
             *(
-                self._clients.assign(address[name], level, revision, *((model,) if model else ()))
+                self._clients.assign(address[name], level, revision, model)
                 for name, model, level in wrong
             )
         )

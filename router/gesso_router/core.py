@@ -17,7 +17,7 @@ from gesso.api import DiffusionService
 from gesso.plan import Plan
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router import messages
-from gesso_router.embedding import Embedder, Vector
+from gesso_router.embedding import Embedder
 from gesso_router.errors import Ending, RequestError
 from gesso_router.feedback import Feedback, Shown, Verdict
 from gesso_router.fleet import Fleet
@@ -25,10 +25,10 @@ from gesso_router.gate import ClipperGate
 from gesso_router.ledger import Ledger, Outcome, Served
 from gesso_router.placing import Placer
 from gesso_router.pool import Pool, WorkerFailedError
-from gesso_router.routing.baselines.nirvana import optimal_k
+from gesso_router.prompts import Prompts
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Option, QualityPredictor, planning_curve
+from gesso_router.routing.quality import Option, QualityPredictor
 from gesso_router.routing.view import FleetView
 from gesso_router.run import (
     FULL,
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 2
 #: Workers that may send a request on, since they are about to go or hold another model by now.
 REFUSALS = 8
+_SHUTTING_DOWN = "the router is shutting down"
 
 
 class Router:
@@ -88,6 +89,7 @@ class Router:
             self.settings.latency_samples,
             others=len(self._placer.models.others),
         )
+        self._prompts = Prompts(service, fleet, pool, self._placer, self.ledger, clock)
         self.feedback = Feedback(
             service.ladder, self.settings.quality_memory, self.settings.quality_memory_seconds
         )
@@ -149,9 +151,14 @@ class Router:
 
     @property
     def unready_reason(self) -> str | None:
+        """Why this router should be sent no request; None if it may."""
+        return _SHUTTING_DOWN if self.leaving else self.refusal_reason
+
+    @property
+    def refusal_reason(self) -> str | None:
         """Why a request sent now would be refused as UNAVAILABLE; None if it would not."""
-        if self.draining or self.leaving:
-            return "the router is shutting down"
+        if self.draining:
+            return _SHUTTING_DOWN
         if self.embedder is None and self.needs_embedder:
             return "the router is starting: its embedding model is loading"
         if self.fleet.usable:
@@ -161,7 +168,7 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """Whether a request sent now would find a worker."""
+        """Whether a request may be sent here: it would find a worker."""
         return self.unready_reason is None
 
     @property
@@ -221,7 +228,8 @@ class Router:
     async def _serve(self, run: Run) -> image_pb2.Image:
         self._admit()
         if self.needs_embedder:
-            await self._prepare(run)
+            assert self.embedder is not None
+            await self._prompts.read(run, self.embedder, self._tenant(run.job))
         while True:
             placement = await self._placer.place(run)
             try:
@@ -251,7 +259,7 @@ class Router:
                 )
 
     def _admit(self) -> None:
-        reason = None if self.leaving and self.fleet.usable else self.unready_reason
+        reason = self.refusal_reason
         if reason is not None:
             raise RequestError(
                 Ending.UNAVAILABLE,
@@ -268,51 +276,6 @@ class Router:
                 "spec.router.maxQueue allows",
                 retry_after_seconds=self.service.spec.slo.latency_seconds / 2,
             )
-
-    async def _prepare(self, run: Run) -> None:
-        """Embedding, matches and options; a prompt whose cache entry would mislead others has none."""
-        job = run.job
-        # Latents belong to one guidance scale, and a negative prompt is not part of the embedding.
-        plain = not job.negative_prompt and job.guidance_scale in (
-            None,
-            self.service.spec.model.guidance_scale,
-        )
-        if plain:
-            run.embedding = await self._embed(job)
-        if run.embedding is not None:
-            left = run.ticket.deadline_s - self._clock()
-            run.matches = await self._pool.lookup(
-                self._tenant(job),
-                run.embedding.tolist(),
-                self.fleet.reachable,
-                min(self.settings.lookup_longest, max(0.0, self.settings.lookup_share * left)),
-            )
-            run.options = self._placer.options(run.matches, run.embedding)
-        nearest = run.matches[0] if run.matches else None
-        self.ledger.classify(
-            self.predictor.prompt_class(
-                nearest.similarity if nearest else None,
-                run.embedding,
-                nearest.embedding if nearest else None,
-            ),
-            planning_curve([o for o in run.options if not o.model], self.predictor.ladder),
-            optimal_k(
-                nearest.similarity if nearest else -1.0,
-                self.service.ladder,
-                self.service.spec.model.steps,
-            ),
-            [o.quality for o in run.options if o.model],
-        )
-        self._placer.seen(run)
-
-    async def _embed(self, job: Job) -> Vector | None:
-        assert self.embedder is not None
-        try:
-            async with asyncio.timeout(self.settings.embed_timeout):
-                return await self.embedder.embed(job.prompt)
-        except Exception as error:  # without an embedding the prompt is served in full
-            log.warning("no embedding", extra={"request": job.request_id, "cause": repr(error)})
-            return None
 
     async def _attempt(self, run: Run, placement: Placement) -> image_pb2.Image:
         job, flight, worker = run.job, placement.flight, placement.worker

@@ -71,7 +71,7 @@ class Placer:
         #: Deadline of requests that name none.
         self.slo_seconds = service.spec.slo.latency_seconds
         self._fleet = fleet
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._draw = draw
         self._dispatched = 0
@@ -164,7 +164,7 @@ class Placer:
         """When a request is given up, on the router's clock."""
         ticket = run.ticket
         allowed_s = ticket.deadline_s - ticket.arrived_s
-        return ticket.arrived_s + self._settings.late_factor * allowed_s
+        return ticket.arrived_s + self.settings.late_factor * allowed_s
 
     def _book(self, run: Run, worker: str, option: Option, choice: Choice | None) -> Placement:
         wire_id = f"{run.job.request_id}.{secrets.token_hex(4)}"

@@ -13,7 +13,7 @@ from gesso_router.routing.quality import Match
 class WorkerFailedError(Exception):
     """A worker did not serve a request.
 
-    `retryable`: another one might; `timed_out`: its time was up; `refused`: it has not begun, since it is about
+    `retryable`: another one might; `timed_out`: its time was up; `refused`: it let go of it, since it is about
     to go or holds another model.
     """
 

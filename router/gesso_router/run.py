@@ -31,7 +31,7 @@ class Run:
     matches: list[Match] = field(default_factory=list)
     options: tuple[Option, ...] = FULL
     failed_on: list[str] = field(default_factory=list)
-    #: Workers that did not begin it: they were about to go, or held another model.
+    #: Workers that let go of it: they were about to go, or held another model.
     refused_by: list[str] = field(default_factory=list)
     failure: WorkerFailedError | None = None
     started_s: float | None = None

@@ -198,16 +198,16 @@ async def first_of(workers: list[FakeWorker]) -> tuple[FakeWorker, FakeWorker]:
 
 
 @pytest.mark.parametrize(
-    "failure",
+    ("failure", "attempts"),
     [
-        Failure(grpc.StatusCode.RESOURCE_EXHAUSTED),
-        Failure(grpc.StatusCode.ABORTED),
-        Failure(grpc.StatusCode.INTERNAL, after_steps=10),
+        pytest.param(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED), 2, id="queue-full"),
+        # A worker that is about to go costs no retry.
+        pytest.param(Failure(grpc.StatusCode.ABORTED), 1, id="draining"),
+        pytest.param(Failure(grpc.StatusCode.INTERNAL, after_steps=10), 2, id="broken-after-start"),
     ],
-    ids=["queue-full", "draining", "broken-after-start"],
 )
 async def test_a_request_that_fails_on_a_worker_is_served_by_another(
-    router: Client, failure: Failure
+    router: Client, failure: Failure, attempts: int
 ) -> None:
     async with fake_workers(2, step_seconds=0.002) as workers:
         await router.apply(*workers)
@@ -216,9 +216,10 @@ async def test_a_request_that_fails_on_a_worker_is_served_by_another(
             worker.failures = queue  # whoever comes first
         events = await router.generate("a star")
         image = events[-1].image
-        assert (image.attempts, len(queue)) == (2, 0)
+        assert (image.attempts, len(queue)) == (attempts, 0)
         assert [len(w.requests) for w in workers] == [1, 1]
-        assert await router.counted() == {"offered": 1, "served_in_slo": 1, "retried": 1}
+        retried = {"retried": 1} if attempts > 1 else {}
+        assert await router.counted() == {"offered": 1, "served_in_slo": 1, **retried}
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

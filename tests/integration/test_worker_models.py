@@ -196,13 +196,12 @@ async def test_under_load_a_change_of_model_loses_nothing(
 
     with router_process(tmp_path, service=service) as process:
         async with client_of(process) as router:
+            await router.apply(*fleet)  # type: ignore[arg-type]
             request = router_pb2.ApplyPlanRequest(
                 # So dear a worker-second that the fast model is worth its loss.
                 plan=router_pb2.Plan(revision=time.time_ns(), price=5.0),
                 workers=[router_pb2.WorkerEndpoint(name=w.name, address=w.address) for w in fleet],
             )
-            await router.control.ApplyPlan(request, timeout=5)
-            await router.apply(*fleet)  # type: ignore[arg-type]
             await router.control.ApplyPlan(request, timeout=5)
             clients = [asyncio.create_task(load(router, n)) for n in range(3)]
             for model in ("fast", ""):

@@ -26,6 +26,9 @@ class NoService:
     def gauges(self):
         return {}
 
+    def rounds(self):
+        return {}
+
 
 def known() -> set[str]:
     """Names of the samples that a router and an operator expose; counters end in _total."""

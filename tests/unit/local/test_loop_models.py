@@ -211,3 +211,11 @@ async def test_a_model_that_cannot_be_loaded_is_left_alone_for_a_while(overloade
         if world.loading:
             break
     assert sum(m == "fast" for w in world.workers.values() for m, _ in w.assigned) > tried
+
+
+async def test_a_worker_that_dies_of_a_model_is_not_made_to_die_again_at_once(overloaded):
+    world = overloaded
+    (victim,) = world.loading
+    world.workers[victim.name] = reborn = Worker(victim.name)
+    await world.rounds(1, rate=20.0)
+    assert reborn.loading is None

@@ -1,0 +1,83 @@
+"""Reads a prompt: its embedding, the nearest entries of all shards, how it may be served, and its class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from gesso.api import DiffusionService
+from gesso_router.embedding import Embedder, Vector
+from gesso_router.fleet import Fleet
+from gesso_router.ledger import Ledger
+from gesso_router.placing import Placer
+from gesso_router.pool import Pool
+from gesso_router.routing.baselines.nirvana import optimal_k
+from gesso_router.routing.quality import planning_curve
+from gesso_router.run import Run
+from gesso_router.validation import Job
+
+log = logging.getLogger(__name__)
+
+
+class Prompts:
+    """Of one service."""
+
+    def __init__(
+        self,
+        service: DiffusionService,
+        fleet: Fleet,
+        pool: Pool,
+        placer: Placer,
+        ledger: Ledger,
+        clock: Callable[[], float],
+    ) -> None:
+        """`placer` says what options there are, `ledger` counts classes."""
+        self._model = service.spec.model
+        self._ladder = service.ladder
+        self._fleet = fleet
+        self._pool = pool
+        self._placer = placer
+        self._settings = placer.settings
+        self._ledger = ledger
+        self._clock = clock
+
+    async def read(self, run: Run, embedder: Embedder, tenant: str) -> None:
+        """Fills in embedding, matches and options; a prompt whose entry would mislead others has none."""
+        job, settings = run.job, self._settings
+        # Latents belong to one guidance scale, and a negative prompt is not part of the embedding.
+        plain = not job.negative_prompt and job.guidance_scale in (
+            None,
+            self._model.guidance_scale,
+        )
+        if plain:
+            run.embedding = await self._embed(job, embedder)
+        if run.embedding is not None:
+            left = run.ticket.deadline_s - self._clock()
+            run.matches = await self._pool.lookup(
+                tenant,
+                run.embedding.tolist(),
+                self._fleet.reachable,
+                min(settings.lookup_longest, max(0.0, settings.lookup_share * left)),
+            )
+            run.options = self._placer.options(run.matches, run.embedding)
+        nearest, predictor = run.matches[0] if run.matches else None, self._placer.predictor
+        self._ledger.classify(
+            predictor.prompt_class(
+                nearest.similarity if nearest else None,
+                run.embedding,
+                nearest.embedding if nearest else None,
+            ),
+            planning_curve([o for o in run.options if not o.model], predictor.ladder),
+            optimal_k(nearest.similarity if nearest else -1.0, self._ladder, self._model.steps),
+            [o.quality for o in run.options if o.model],
+        )
+        self._placer.seen(run)
+
+    async def _embed(self, job: Job, embedder: Embedder) -> Vector | None:
+        try:
+            async with asyncio.timeout(self._settings.embed_timeout):
+                return await embedder.embed(job.prompt)
+        except Exception as error:  # without an embedding the prompt is served in full
+            log.warning("no embedding", extra={"request": job.request_id, "cause": repr(error)})
+            return None

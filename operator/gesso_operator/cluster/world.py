@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gesso_operator.cluster import names
@@ -56,7 +57,7 @@ class World:
             pods.pop(key.name, None)
         else:
             pods[key.name] = pod_record(body)
-        if pods.get(key.name) != before:
+        if _without_label(pods.get(key.name)) != _without_label(before):
             self._tell(service, False)
 
     def owned_event(self, kind: str | None, body: Body) -> None:
@@ -75,6 +76,11 @@ class World:
     def _tell(self, service: Key, owned: bool) -> None:
         for listener in self._listeners:
             listener(service, owned)
+
+
+def _without_label(pod: PodRecord | None) -> PodRecord | None:
+    """What is worth a look: the operator labels pods itself."""
+    return None if pod is None else replace(pod, level="")
 
 
 def _key(body: Body) -> Key:

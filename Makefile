@@ -16,7 +16,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test check lint types contracts unit format stubs stubs-check crds crds-check chart chart-check cluster-tools cluster-up cluster-down kind-demo bench clean
+.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check chart chart-check cluster-tools cluster-up cluster-down kind-demo bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -43,11 +43,15 @@ setup: $(VENV)/.ready ## the virtual environment, with everything in it
 demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and show what Gesso does with them
 	@$(BIN)/gesso demo
 
-test: $(VENV)/.ready ## every check and every test
+test: $(VENV)/.ready ## every check and every test, but test-faults
 	@$(MAKE) --no-print-directory cluster-tools
 	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check chart-check
 	@echo "[test] unit and integration tests, and those on a cluster"
 	@$(BIN)/pytest -q
+
+test-faults: $(VENV)/.ready ## what goes wrong on a cluster, each with its condition and its healing: minutes, pods
+	@$(MAKE) --no-print-directory cluster-tools
+	@GESSO_FAULTS=1 $(BIN)/pytest -q tests/cluster/test_faults.py
 
 check: $(VENV)/.ready lint types contracts stubs-check crds-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
 

@@ -25,7 +25,6 @@ GO_TOOLS = (
     ("coredns", "github.com/coredns/coredns", "v1.15.0"),
     ("helm3", "helm.sh/helm/v3/cmd/helm", "v3.22.0"),
     ("helm4", "helm.sh/helm/v4/cmd/helm", "v4.3.1"),
-    ("grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.4"),
 )
 COMPONENTS = (
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),

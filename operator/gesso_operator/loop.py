@@ -28,7 +28,7 @@ from gesso_operator.planning import (
     decide,
 )
 from gesso_operator.reports import Merged, latency_p95
-from gesso_operator.status import Tick, build_status
+from gesso_operator.status import Refusal, Tick, build_status
 from gesso_operator.switching import Failures, Measured, SwitchTimes, may_begin, reachable
 from gesso_operator.window import Window
 from gesso_operator.wire import apply_plan_request, last_switch, worker_view
@@ -73,6 +73,8 @@ class ControlLoop:
         self._wake = asyncio.Event()
         self.status = ServiceStatus() if status is None else status
         self.decision: Decision | None = None
+        #: Of a newer spec, that was not taken up: the status tells of it.
+        self.refusal: Refusal | None = None
 
     def update(self, service: DiffusionService) -> None:
         """Takes up another spec at the next tick; what was learned stays."""
@@ -133,6 +135,7 @@ class ControlLoop:
             workers=_after(views, assigned),
             decision=decision,
             window=self._window,
+            refusal=self.refusal,
             solve_millis=millis,
             latency_p95_s=latency_p95(tuple(replies.values())),
             router_error=error,

@@ -30,6 +30,15 @@ _FEW = 64
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A spec that was not taken up: its generation, and why."""
+
+    generation: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """What one tick of the loop saw and did.
 
@@ -47,12 +56,14 @@ class Tick:
     router_error: str = ""
     apply_error: str = ""
     assign_errors: tuple[str, ...] = ()
+    refusal: Refusal | None = None
 
 
 def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -> ServiceStatus:
     """The status after a tick; `before` gives the transition times and the history of plans."""
     now = datetime.fromtimestamp(tick.now_s, UTC)
-    generation = service.metadata.generation
+    refusal = tick.refusal
+    generation = refusal.generation if refusal else service.metadata.generation
     conditions: dict[ConditionType, Condition] = {}
 
     def put(kind: ConditionType, verdict: tuple[ConditionStatus, str, str]) -> None:
@@ -119,6 +130,8 @@ def _mix(workers: Sequence[WorkerView]) -> str:
 
 def _accepted(service: DiffusionService, tick: Tick) -> tuple[ConditionStatus, str, str]:
     """The spec itself is checked before; whether its deadline can be met at all, only workers tell."""
+    if tick.refusal is not None:
+        return "False", tick.refusal.reason, tick.refusal.message
     told = slo_below_fastest_image(service, tick.workers)
     if told:
         return "False", "SLOBelowFastestImage", told

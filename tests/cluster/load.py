@@ -32,7 +32,6 @@ class Answer:
     at_s: float
     outcome: str
     seconds: float
-    skipped_steps: int = 0
     tries: int = 1
     told: str = ""
 
@@ -111,13 +110,11 @@ class Load:
                 continue
             seconds = self.now_s - began
             if status == 200:
-                used = body["data"][0].get("gesso", body.get("gesso", {}))
-                skipped = int(used.get("skipped_steps", 0)) if isinstance(used, dict) else 0
-                self.answers.append(Answer(began, "served", seconds, skipped, tries))
+                self.answers.append(Answer(began, "served", seconds, tries))
                 return
             told = json.dumps(body)[:200]
             if status in (429, 503):
-                self.answers.append(Answer(began, "refused", seconds, 0, tries, told))
+                self.answers.append(Answer(began, "refused", seconds, tries, told))
                 return
             told = f"{status}: {told}"
-        self.answers.append(Answer(began, "lost", self.now_s - began, 0, 2, told))
+        self.answers.append(Answer(began, "lost", self.now_s - began, 2, told))

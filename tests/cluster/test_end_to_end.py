@@ -83,9 +83,8 @@ def _swing(gesso: Installed, walk: Walk, load: Load) -> None:
     walk.told(f"{seconds:.0f} s after the load rose from {_CALM:g} to 6 images/s:")
     time.sleep(4)
     walk.shown("kubectl get dsvc tiny", gesso.cluster.kubectl("get", "dsvc", "tiny").stdout)
-    busy = _level(gesso)
     load.rate = _CALM
-    gesso.wait("fewer skipped steps again", lambda: _level(gesso) <= busy / 2, 180)
+    gesso.wait("all workers in full again", lambda: not any(k for k in gesso.mixed("tiny")), 120)
     events = gesso.cluster.kubectl(
         *("get", "events", "--field-selector=involvedObject.kind=DiffusionService"),
         *("-o", "custom-columns=REASON:.reason,MESSAGE:.message"),
@@ -224,12 +223,6 @@ def _left(gesso: Installed) -> str:
 def _plan(gesso: Installed) -> dict[str, object]:
     found: dict[str, object] = gesso.service("tiny")["status"]["plan"]
     return found
-
-
-def _level(gesso: Installed) -> float:
-    """Mean skipped steps that workers are assigned."""
-    mix = gesso.mixed("tiny")
-    return sum(k * n for k, n in mix.items()) / max(1, sum(mix.values()))
 
 
 def _serving(gesso: Installed) -> int:

@@ -161,13 +161,16 @@ def test_what_others_change_by_hand_comes_back(gesso: Installed, apply: Callable
         "-p",
         '{"data":{"service.yaml":"{}"}}',
     )
+    empty = '{"data":{"plan.json":"{}"}}'
+    kubectl("patch", "configmap", f"{name}-plan", "--type=merge", "-p", empty)
     kubectl("delete", "service", name)
 
     def restored() -> bool:
         spec = gesso.cluster.get("statefulset", f"{name}-worker")["spec"]
         text = gesso.cluster.get("configmap", f"{name}-service")["data"]["service.yaml"]
+        plan = gesso.cluster.get("configmap", f"{name}-plan")["data"]["plan.json"]
         gesso.address(name)
-        return spec["replicas"] == 1 and "tiny-sdxl" in text
+        return spec["replicas"] == 1 and "tiny-sdxl" in text and "revision" in plan
 
     assert gesso.wait("all of it as it was", restored, 20) < 20
     gesso.wait(

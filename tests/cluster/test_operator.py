@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +73,7 @@ def test_it_writes_no_finalizer_no_annotation_and_no_status_twice(
         for _ in range(8):
             body = get(api_server, namespace, "dsvc/tiny")
             versions.add(body["metadata"]["resourceVersion"])
-            subprocess.run(["sleep", "1"], check=True)
+            time.sleep(1)
         assert len(versions) == 1
         assert "finalizers" not in body["metadata"]
         assert set(body["metadata"].get("annotations", {})) <= {
@@ -184,6 +187,34 @@ def test_a_model_that_nobody_serves_is_refused_with_words(
         eventually("NotSupported", refused)
 
 
+def test_a_refused_edit_is_told_once_and_leaves_what_serves_alone(
+    api_server: Any, crd: None, namespace: str, tmp_path: Path
+) -> None:
+    api_server.kubectl("apply", "-n", namespace, "-f", "-", text=SAMPLE)
+    body = yaml.safe_load(SAMPLE)
+    body["spec"]["variants"].append({"name": "fast", "model": {"source": "a/b", "steps": 4}})
+
+    def accepted() -> dict[str, Any]:
+        status = get(api_server, namespace, "dsvc/tiny").get("status", {})
+        return next((c for c in status.get("conditions", []) if c["type"] == "Accepted"), {})
+
+    with operator(api_server.kubeconfig, "op", namespace, tmp_path):
+        eventually("accepted", lambda: accepted().get("status") == "True")
+        before = get(api_server, namespace, "sts/tiny-worker")["spec"]
+        api_server.kubectl("apply", "-n", namespace, "-f", "-", text=json.dumps(body))
+        eventually("refused", lambda: accepted().get("reason") == "NotSupported")
+        assert accepted()["observedGeneration"] == 2
+        versions = set()
+        for _ in range(6):
+            time.sleep(1)
+            versions.add(get(api_server, namespace, "dsvc/tiny")["metadata"]["resourceVersion"])
+            assert accepted()["reason"] == "NotSupported"
+        assert len(versions) == 1
+        assert get(api_server, namespace, "sts/tiny-worker")["spec"] == before
+        api_server.kubectl("apply", "-n", namespace, "-f", "-", text=SAMPLE)
+        eventually("accepted again", lambda: accepted().get("status") == "True")
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -210,9 +241,6 @@ def test_without_a_cluster_it_says_so() -> None:
 
 
 def _run(flags: list[str], kubeconfig: str) -> subprocess.CompletedProcess[str]:
-    import os
-    import sys
-
     return subprocess.run(
         [sys.executable, "-m", "gesso_operator.cluster", *flags],
         env={**os.environ, "KUBECONFIG": kubeconfig},

@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from google.protobuf import json_format
-
 from gesso.api import DiffusionService, ServiceStatus
 from gesso.rpc.v1 import router_pb2
 from gesso_operator.clients import Clients, Failure
 from gesso_operator.cluster import names
 from gesso_operator.cluster.api import Api, ApiError
+from gesso_operator.cluster.applied import Applied
 from gesso_operator.cluster.events import EventSink
 from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.objects.common import Owned
@@ -23,6 +22,7 @@ from gesso_operator.cluster.world import World
 from gesso_operator.fleet import Member
 from gesso_operator.logs import Log
 from gesso_operator.planning import Decision
+from gesso_operator.wire import plan_json
 
 #: What is left of the time in which a worker may hand over goes to calls that fail late.
 _HANDING_S = HAND_OVER_S - 10.0
@@ -36,6 +36,7 @@ class PodFleet:
         owned: Owned,
         pods_before: int | None,
         clients: Callable[[], Clients],
+        applied: Applied,
         api: Api,
         world: World,
         writer: StatusWriter,
@@ -45,15 +46,12 @@ class PodFleet:
     ) -> None:
         """`pods_before` is what the StatefulSet asks for already; None where there is none."""
         self.owned = owned
-        self._api, self._world, self._writer, self._events, self._log = (
-            *(api, world, writer, events, log),
-        )
-        self._clients, self._clock = clients, clock
+        self._clients, self._applied, self._api, self._world = clients, applied, api, world
+        self._writer, self._events, self._log, self._clock = writer, events, log, clock
         self._handing: asyncio.Task[None] | None = None
         self._planned: int | None = None
         first = wanted(owned.service.spec.workers, None, pods_before)
         self.size = Size(first if pods_before is None else max(first, pods_before), first)
-        self._plan_json = ""
 
     @property
     def key(self) -> Key:
@@ -151,7 +149,7 @@ class PodFleet:
         self._planned = decision.fleet_size
         try:
             if plan is not None:
-                await self._keep(plan)
+                await self._applied.apply([plan_config(self.owned, plan_json(plan))])
                 await self._label(decision)
         except ApiError as error:
             self._log.warning("plan_not_kept", service=str(self.key), message=str(error))
@@ -165,13 +163,6 @@ class PodFleet:
         pods = self._world.pods(self.key, names.WORKER)
         update = {"replicas": len(pods), "selector": selector}
         await self._writer.write(self.key, status.model_copy(update=update))
-
-    async def _keep(self, plan: router_pb2.ApplyPlanRequest) -> None:
-        text = json_format.MessageToJson(plan)
-        if text == self._plan_json:
-            return
-        await self._api.apply(plan_config(self.owned, text))
-        self._plan_json = text
 
     async def _label(self, decision: Decision) -> None:
         for pod in self._world.pods(self.key, names.WORKER):

@@ -78,7 +78,7 @@ class Manager:
         elif not exists:
             self._end(key)
         else:
-            self._runners[key][0].wake()
+            self._runners[key][0].wake(look=not owned)
 
     def _end(self, key: Key) -> None:
         found = self._runners.pop(key, None)

@@ -1,4 +1,4 @@
-"""What the operator keeps of pods and workloads: small frozen records, read from the API's objects; pure."""
+"""What the operator keeps of pods and other objects: small frozen records, read from the API's; pure."""
 
 from __future__ import annotations
 
@@ -96,27 +96,6 @@ def _last_words(ended: Body) -> str:
 def _condition(status: Body, kind: str) -> Body:
     found: Body = next((c for c in status.get("conditions") or [] if c.get("type") == kind), {})
     return found
-
-
-@dataclass(frozen=True)
-class WorkloadRecord:
-    """A StatefulSet or Deployment: `rolling` while pods of an older template are there."""
-
-    name: str
-    replicas: int = 0
-    rolling: bool = False
-
-
-def workload_record(body: Body) -> WorkloadRecord:
-    """The record of a StatefulSet or Deployment."""
-    meta, status = body.get("metadata") or {}, body.get("status") or {}
-    replicas = int(status.get("replicas") or 0)
-    return WorkloadRecord(
-        name=meta["name"],
-        replicas=replicas,
-        rolling=int(status.get("observedGeneration") or 0) < int(meta.get("generation") or 0)
-        or int(status.get("updatedReplicas") or 0) < replicas,
-    )
 
 
 def mark(body: Body) -> str:

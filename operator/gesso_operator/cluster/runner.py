@@ -31,6 +31,7 @@ from gesso_operator.cluster.status_writer import StatusWriter, status_of
 from gesso_operator.cluster.world import World
 from gesso_operator.logs import Log
 from gesso_operator.loop import ControlLoop
+from gesso_operator.status import Refusal
 from gesso_operator.supported import unsupported
 
 #: Changes come in swarms, as pods do: what comes within this is one.
@@ -72,7 +73,7 @@ class Runner:
         self._tools, self._clock = tools, clock
         self._applied = Applied(tools.api, tools.world)
         self._clients = tools.clients()
-        self._wake = asyncio.Event()
+        self._wake, self._look = asyncio.Event(), True
         self._fleet: PodFleet | None = None
         self._control: ControlLoop | None = None
         self._service: DiffusionService | None = None
@@ -82,8 +83,9 @@ class Runner:
         self.rounds, self.round_seconds = 0, 0.0
         self.beat_s = clock()
 
-    def wake(self) -> None:
-        """Asks for a round now."""
+    def wake(self, look: bool = True) -> None:
+        """Asks for a round now; without `look` only objects are put right, and plans keep to their time."""
+        self._look = self._look or look
         self._wake.set()
 
     def stop(self) -> None:
@@ -98,7 +100,7 @@ class Runner:
 
     async def run(self) -> None:
         """Rounds at the plan interval and when woken, until stopped."""
-        failures = 0
+        failures, next_look_s = 0, self._clock()
         try:
             while not self._ended.is_set():
                 began = self._clock()
@@ -108,15 +110,18 @@ class Runner:
                     self._forget()
                     await self._pause(1.0)
                     continue
-                wait = self.interval_s
+                looks = self._look or began >= next_look_s
                 try:
-                    await self.round()
-                    self.rounds += 1
-                    self.round_seconds += self._clock() - began
+                    self._look = False
+                    await self.round(looks)
+                    if looks:
+                        self.rounds += 1
+                        self.round_seconds += self._clock() - began
+                        next_look_s = began + self.interval_s
                     failures, self._trouble = 0, ""
                 except ApiError as error:
                     failures += 1
-                    wait = min(MOST_RETRY_S, RETRY_S * 2 ** (failures - 1))
+                    next_look_s = began + min(MOST_RETRY_S, RETRY_S * 2 ** (failures - 1))
                     if str(error) != self._trouble:
                         self._trouble = str(error)
                         self._tools.log.warning(
@@ -124,31 +129,35 @@ class Runner:
                         )
                     await self._tell_trouble(error)
                 self.beat_s = self._clock()
-                await self._pause(max(0.0, wait - (self._clock() - began)))
+                await self._pause(max(0.0, next_look_s - self._clock()))
         finally:
             if self._fleet is not None:
                 self._fleet.stop()
             await self._clients.close()
 
-    async def round(self) -> None:
-        """Objects first, then a tick of the control loop. Raises ApiError."""
+    async def round(self, looks: bool = True) -> None:
+        """Objects first, then, if it `looks`, a tick of the control loop. Raises ApiError."""
         body = self._tools.world.services.get(self.key)
         if body is None or (body.get("metadata") or {}).get("deletionTimestamp"):
             return
         service = await self._read(body)
         if service is None:
             return
-        await self._objects()
-        control = self._control
-        if control is not None and self._tools.leads():
+        control, fleet = self._control, self._fleet
+        assert control is not None
+        assert fleet is not None
+        fleet.resize()
+        await self._objects(fleet)
+        if looks and self._tools.leads():
             await control.tick()
             if control.decision is not None:
                 reason = control.decision.reason.value
                 self._on_decision(self.key, reason, control.decision.changed)
-            fleet = self._fleet
-            if fleet is not None and fleet.resize():
-                await self._objects()
-                self._wake_later()
+            if fleet.resize():
+                await self._objects(fleet)
+        if fleet.size.leaving_since_s is not None:
+            # Workers that leave are let go a little later.
+            asyncio.get_running_loop().call_later(1.0, self.wake, False)
 
     async def _read(self, body: object) -> DiffusionService | None:
         """Takes up the spec; None while there has never been one that can be accepted."""
@@ -159,8 +168,15 @@ class Runner:
         except SpecError as error:
             service, told = None, str(error).splitlines()[0]
         if service is None or told:
-            await self._refuse(body, "SpecInvalid" if service is None else "NotSupported", told)
+            reason = "SpecInvalid" if service is None else "NotSupported"
+            if self._control is None:
+                await self._conditions(status_of(body), body, reason, told, ("Accepted", "Ready"))
+            else:
+                # What was asked for before goes on; its status tells of the refusal.
+                self._control.refusal = Refusal(_generation(body), reason, told)
             return self._service
+        if self._control is not None:
+            self._control.refusal = None
         if service == self._service:
             return service
         owned = owned_of(service, body)
@@ -173,6 +189,7 @@ class Runner:
                 owned,
                 before,
                 self._tools.clients,
+                self._applied,
                 self._tools.api,
                 self._tools.world,
                 self._tools.writer,
@@ -191,17 +208,13 @@ class Runner:
             )
         else:
             self._fleet.owned = owned
-            if self._control is not None:
-                self._control.update(service)
+            assert self._control is not None
+            self._control.update(service)
         self._service = service
-        self._fleet.resize()
         return service
 
-    async def _objects(self) -> None:
+    async def _objects(self, fleet: PodFleet) -> None:
         """Applies what is not as it should be. Raises ApiError."""
-        fleet = self._fleet
-        if fleet is None:
-            return
         now = self._clock()
         if now - self._resynced_s > RESYNC_S:
             self._resynced_s = now
@@ -213,10 +226,6 @@ class Runner:
             for version, kind, name in unwanted(fleet.owned):
                 await self._tools.api.delete(version, kind, self.key.namespace, name)
             self._tools.log.info("applied", service=str(self.key), objects=changed)
-
-    async def _refuse(self, body: dict[str, object], reason: str, told: str) -> None:
-        """Says what is wrong with a spec that the API server let in, older than a rule of today, say."""
-        await self._conditions(status_of(body), body, reason, told, ("Accepted", "Ready"))
 
     async def _tell_trouble(self, error: ApiError) -> None:
         """Says in the status what the API server refuses, where it can be said."""
@@ -235,10 +244,7 @@ class Runner:
         message: str,
         false: tuple[ConditionType, ...],
     ) -> None:
-        meta = body["metadata"]
-        assert isinstance(meta, dict)
-        generation = int(meta.get("generation") or 1)
-        now = datetime.now(UTC)
+        generation, now = _generation(body), datetime.now(UTC)
         kept = [c for c in before.conditions if c.type not in false]
         told = [
             transition(before.conditions, kind, "False", reason, message, now, generation)
@@ -256,10 +262,6 @@ class Runner:
             return RESYNC_S
         return self._service.spec.scheduling.plan_interval_seconds
 
-    def _wake_later(self) -> None:
-        """Workers that leave are let go a little later."""
-        asyncio.get_running_loop().call_later(1.0, self.wake)
-
     def _forget(self) -> None:
         self._applied.forget()
         self._tools.writer.forget(self.key)
@@ -269,3 +271,9 @@ class Runner:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(GATHER_S, seconds))
             await asyncio.sleep(GATHER_S)
+
+
+def _generation(body: dict[str, object]) -> int:
+    meta = body["metadata"]
+    assert isinstance(meta, dict)
+    return int(meta.get("generation") or 1)

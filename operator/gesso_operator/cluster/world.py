@@ -37,14 +37,16 @@ class World:
         return self._marks.get((kind, key))
 
     def service_event(self, kind: str | None, body: Body) -> None:
-        """A DiffusionService came, changed or went."""
+        """A DiffusionService came, changed or went; that its status did is nobody's business but ours."""
         key = _key(body)
+        before = self.services.get(key)
         if kind == "DELETED":
             self.services.pop(key, None)
             self._pods.pop(key, None)
         else:
             self.services[key] = body
-        self._tell(key, False)
+        if kind == "DELETED" or before is None or _asked(body) != _asked(before):
+            self._tell(key, False)
 
     def pod_event(self, kind: str | None, body: Body) -> None:
         """A pod came, changed or went."""
@@ -76,6 +78,12 @@ class World:
     def _tell(self, service: Key, owned: bool) -> None:
         for listener in self._listeners:
             listener(service, owned)
+
+
+def _asked(body: Body) -> tuple[object, ...]:
+    """What a user wants of a service: it changes with the spec, or when it is to go."""
+    meta = body["metadata"]
+    return meta.get("uid"), meta.get("generation"), meta.get("deletionTimestamp")
 
 
 def _without_label(pod: PodRecord | None) -> PodRecord | None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -75,7 +76,7 @@ def run(
     seed: int = 7,
     slo: str = "5x",
 ) -> int:
-    """Runs the demo; 0 when it ended by itself with nothing lost, 1 when not, 130 on Ctrl-C.
+    """Runs the demo; 0 when it ended by itself with nothing lost, 1 when not, 130 on Ctrl-C and SIGTERM.
 
     `slo` is seconds, or a multiple of what one image in full takes here (see `slo_seconds`).
     """
@@ -83,7 +84,7 @@ def run(
     console = Console()
     try:
         return asyncio.run(_demo(settings, console))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped; nothing is left running")
         return 130
     except (FleetError, RuntimeError) as error:
@@ -92,6 +93,10 @@ def run(
 
 
 async def _demo(settings: Settings, console: Console) -> int:
+    whole = asyncio.current_task()
+    assert whole is not None
+    # As on Ctrl-C: whoever ends the demo must not be left with its fleet.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, whole.cancel)
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     service = load_service(settings.service)

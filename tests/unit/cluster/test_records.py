@@ -4,7 +4,7 @@ import pytest
 
 from gesso_operator.cluster.applied import _newer
 from gesso_operator.cluster.names import Key, ordinal
-from gesso_operator.cluster.records import mark, pod_record, workload_record
+from gesso_operator.cluster.records import mark, pod_record
 from gesso_operator.cluster.world import World
 
 
@@ -99,18 +99,6 @@ def test_one_that_starts_is_not_stuck():
     assert not pod_record(pod(ready=False, **waiting("ContainerCreating"))).stuck
 
 
-def test_a_rollout_is_seen():
-    body = {
-        "metadata": {"name": "w", "generation": 2},
-        "status": {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 1},
-    }
-    assert workload_record(body).rolling
-    body["status"]["updatedReplicas"] = 2
-    assert not workload_record(body).rolling
-    body["metadata"]["generation"] = 3
-    assert workload_record(body).rolling
-
-
 def test_a_mark_is_that_of_the_spec_where_there_is_a_generation():
     assert mark({"metadata": {"uid": "u", "generation": 3, "resourceVersion": "9"}}) == "u 3"
     assert mark({"metadata": {"uid": "u", "resourceVersion": "9"}}) == "u 9"
@@ -123,11 +111,18 @@ def test_the_world_tells_of_what_changed_and_of_nothing_else():
     world, told = World(), []
     world.on_change(lambda key, owned: told.append((key, owned)))
     tiny = Key("ns", "tiny")
-    world.service_event("ADDED", {"metadata": {"namespace": "ns", "name": "tiny"}})
+    service = {"metadata": {"namespace": "ns", "name": "tiny", "generation": 1}}
+    world.service_event("ADDED", service)
+    # Its status, which the operator writes itself, is no news; a new spec is.
+    world.service_event("MODIFIED", {**service, "status": {"mix": "0:1"}})
+    assert told == [(tiny, False)]
+    assert world.services[tiny]["status"] == {"mix": "0:1"}
+    world.service_event("MODIFIED", {"metadata": {**service["metadata"], "generation": 2}})
+    assert told == [(tiny, False)] * 2
     world.pod_event("ADDED", pod())
     world.pod_event("MODIFIED", pod())
     world.pod_event("MODIFIED", pod(ready=False))
-    assert told == [(tiny, False)] * 3
+    assert told == [(tiny, False)] * 4
     assert [p.name for p in world.pods(tiny, "worker")] == ["tiny-worker-0"]
     world.pod_event("DELETED", pod())
     assert world.pods(tiny, "worker") == []

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gesso.api import DiffusionService
+from gesso.api import DiffusionService, RouterSpec, WorkersSpec
+from gesso.api.pods import PodTemplate
 from gesso_operator.cluster import names
+from gesso_operator.cluster.overlay import merged
 
 Object = dict[str, Any]
 
@@ -90,6 +92,55 @@ def probes(port: int) -> Object:
         "readinessProbe": probe(port, periodSeconds=2, failureThreshold=2),
         "livenessProbe": probe(port, periodSeconds=10, failureThreshold=6),
     }
+
+
+def pod(
+    owned: Owned,
+    component: str,
+    spec_hash: str,
+    spec: WorkersSpec | RouterSpec,
+    container: Object,
+    extra_volumes: list[Object],
+) -> Object:
+    """A confined pod of one container, which is named as the component; `spec` is what the user asks of it."""
+    resources = json.loads(spec.resources.model_dump_json(exclude_defaults=True))
+    wishes: Object = {"resources": resources} if resources else {}
+    if spec.image_pull_policy is not None:
+        wishes["imagePullPolicy"] = spec.image_pull_policy
+    return {
+        "metadata": {
+            "labels": names.labels(owned.name, component),
+            "annotations": {names.ANNOTATION_SPEC: spec_hash},
+        },
+        "spec": {
+            "serviceAccountName": f"{owned.name}-{component}",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": LINGER_S + DRAIN_S + 10,
+            "securityContext": dict(POD_SECURITY),
+            "containers": [
+                {
+                    "name": component,
+                    **container,
+                    "securityContext": dict(CONTAINER_SECURITY),
+                    # The last words of a process that ends become the pod's message, and the service's.
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    **wishes,
+                }
+            ],
+            "volumes": [*volumes(names.service_config(owned.name)), *extra_volumes],
+        },
+    }
+
+
+def templated(
+    base: Object, defaults: Mapping[str, Any], own: PodTemplate, labels: Object
+) -> Object:
+    """A pod with the administrator's and the user's partial templates laid over it; it stays its set's."""
+    mine = json.loads(own.model_dump_json(exclude_defaults=True))
+    template: Object = merged(merged(base, defaults), mine)
+    template["metadata"]["labels"].update(labels)
+    return template
 
 
 def token_env(service: DiffusionService) -> list[Object]:

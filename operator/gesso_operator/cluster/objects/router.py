@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from gesso_operator.cluster import names
 from gesso_operator.cluster.objects.common import (
-    CONTAINER_SECURITY,
     DRAIN_S,
     LINGER_S,
     PLAN_FILE,
     PLAN_FOLDER,
-    POD_SECURITY,
     SERVICE_FILE,
     SERVICE_FOLDER,
     STATE_FOLDER,
@@ -21,20 +18,19 @@ from gesso_operator.cluster.objects.common import (
     Owned,
     common_env,
     mounts,
+    pod,
     probes,
+    templated,
     token_env,
-    volumes,
 )
 from gesso_operator.cluster.objects.config import router_hash
-from gesso_operator.cluster.overlay import merged
 
 
 def deployment(owned: Owned, image: str, defaults: Mapping[str, Any]) -> Object:
     """The routers' Deployment; a new router is ready before an old one goes."""
     router = owned.service.spec.router
-    mine: Object = json.loads(router.pod_template.model_dump_json(exclude_defaults=True))
-    template = merged(merged(_pod(owned, image), defaults), mine)
-    template["metadata"]["labels"].update(names.labels(owned.name, names.ROUTER))
+    labels = names.labels(owned.name, names.ROUTER)
+    template = templated(_pod(owned, image), defaults, router.pod_template, labels)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -70,9 +66,7 @@ def service(owned: Owned) -> Object:
 
 
 def _pod(owned: Owned, image: str) -> Object:
-    router = owned.service.spec.router
     container: Object = {
-        "name": "router",
         "image": image,
         "command": ["python", "-m", "gesso_router.server"],
         "args": [
@@ -86,9 +80,6 @@ def _pod(owned: Owned, image: str) -> Object:
             {"name": "http", "containerPort": names.HTTP_PORT},
             {"name": "grpc", "containerPort": names.GRPC_PORT},
         ],
-        "securityContext": dict(CONTAINER_SECURITY),
-        # The last words of a process that ends become the pod's message, and the service's.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             *mounts(),
             {"name": "plan", "mountPath": PLAN_FOLDER, "readOnly": True},
@@ -96,30 +87,11 @@ def _pod(owned: Owned, image: str) -> Object:
         ],
         **probes(names.GRPC_PORT),
     }
-    resources = json.loads(router.resources.model_dump_json(exclude_defaults=True))
-    if resources:
-        container["resources"] = resources
-    if router.image_pull_policy is not None:
-        container["imagePullPolicy"] = router.image_pull_policy
     plan = {"name": names.plan_config(owned.name), "optional": True}
-    spec: Object = {
-        "serviceAccountName": names.router(owned.name),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": LINGER_S + DRAIN_S + 10,
-        "securityContext": dict(POD_SECURITY),
-        "containers": [container],
-        "volumes": [
-            *volumes(names.service_config(owned.name)),
-            {"name": "hub", "emptyDir": {}},
-            {"name": "plan", "configMap": plan},
-            {"name": "state", "emptyDir": {}},
-        ],
-    }
-    return {
-        "metadata": {
-            "labels": names.labels(owned.name, names.ROUTER),
-            "annotations": {names.ANNOTATION_SPEC: router_hash(owned.service)},
-        },
-        "spec": spec,
-    }
+    extra: list[Object] = [
+        {"name": "hub", "emptyDir": {}},
+        {"name": "plan", "configMap": plan},
+        {"name": "state", "emptyDir": {}},
+    ]
+    service = owned.service
+    return pod(owned, names.ROUTER, router_hash(service), service.spec.router, container, extra)

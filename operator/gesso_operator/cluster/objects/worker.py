@@ -8,23 +8,21 @@ from typing import Any
 
 from gesso_operator.cluster import names
 from gesso_operator.cluster.objects.common import (
-    CONTAINER_SECURITY,
     DRAIN_S,
     LINGER_S,
     MODEL_FOLDER,
-    POD_SECURITY,
     SERVICE_FILE,
     SERVICE_FOLDER,
     Object,
     Owned,
     common_env,
     mounts,
+    pod,
     probes,
+    templated,
     token_env,
-    volumes,
 )
 from gesso_operator.cluster.objects.config import claims_of, worker_hash
-from gesso_operator.cluster.overlay import merged
 
 
 def stateful_set(owned: Owned, image: str, replicas: int, defaults: Mapping[str, Any]) -> Object:
@@ -34,11 +32,8 @@ def stateful_set(owned: Owned, image: str, replicas: int, defaults: Mapping[str,
     has none for a surge.
     """
     workers = owned.service.spec.workers
-    mine: Object = json.loads(workers.pod_template.model_dump_json(exclude_defaults=True))
-    template = merged(merged(_pod(owned, image), defaults), mine)
-    labels = template["metadata"]["labels"]
-    # A template cannot take the pods away from their set.
-    labels.update(names.labels(owned.name, names.WORKER))
+    labels = names.labels(owned.name, names.WORKER)
+    template = templated(_pod(owned, image), defaults, workers.pod_template, labels)
     spec: Object = {
         "replicas": replicas,
         "serviceName": names.workers(owned.name),
@@ -92,10 +87,16 @@ def headless_service(owned: Owned) -> Object:
 
 
 def _pod(owned: Owned, image: str) -> Object:
-    service = owned.service
-    workers, model = service.spec.workers, service.spec.model
+    service, workers = owned.service, owned.service.spec.workers
+    extra, extra_mounts = [], []
+    for i, claim in enumerate(claims_of(service)):
+        source = {"claimName": claim, "readOnly": True}
+        extra.append({"name": f"models-{i}", "persistentVolumeClaim": source})
+        mount = {"name": f"models-{i}", "mountPath": f"{MODEL_FOLDER}/{claim}", "readOnly": True}
+        extra_mounts.append(mount)
+    if service.spec.model.storage is None:
+        extra.append({"name": "hub", "emptyDir": {}})
     container: Object = {
-        "name": "worker",
         "image": image,
         "command": ["python", "-m", "gesso_worker.server"],
         "args": [
@@ -109,43 +110,14 @@ def _pod(owned: Owned, image: str) -> Object:
             *token_env(service),
         ],
         "ports": [{"name": "grpc", "containerPort": names.WORKER_PORT}],
-        "securityContext": dict(CONTAINER_SECURITY),
-        # The last words of a process that ends become the pod's message, and the service's.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts(),
+        "volumeMounts": [*mounts(), *extra_mounts],
         **probes(names.WORKER_PORT),
     }
-    resources = json.loads(workers.resources.model_dump_json(exclude_defaults=True))
-    if resources:
-        container["resources"] = resources
-    if workers.image_pull_policy is not None:
-        container["imagePullPolicy"] = workers.image_pull_policy
-    spec: Object = {
-        "serviceAccountName": names.worker(owned.name),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": LINGER_S + DRAIN_S + 10,
-        "securityContext": dict(POD_SECURITY),
-        "containers": [container],
-        "volumes": volumes(names.service_config(owned.name)),
-    }
-    for i, claim in enumerate(claims_of(service)):
-        source = {"claimName": claim, "readOnly": True}
-        spec["volumes"].append({"name": f"models-{i}", "persistentVolumeClaim": source})
-        mount = {"name": f"models-{i}", "mountPath": f"{MODEL_FOLDER}/{claim}", "readOnly": True}
-        container["volumeMounts"].append(mount)
-    if model.storage is None:
-        spec["volumes"].append({"name": "hub", "emptyDir": {}})
+    made = pod(owned, names.WORKER, worker_hash(service), workers, container, extra)
     if workers.node_selector:
-        spec["nodeSelector"] = dict(workers.node_selector)
+        made["spec"]["nodeSelector"] = dict(workers.node_selector)
     if workers.tolerations:
-        spec["tolerations"] = [
+        made["spec"]["tolerations"] = [
             json.loads(t.model_dump_json(exclude_none=True)) for t in workers.tolerations
         ]
-    return {
-        "metadata": {
-            "labels": names.labels(owned.name, names.WORKER),
-            "annotations": {names.ANNOTATION_SPEC: worker_hash(service)},
-        },
-        "spec": spec,
-    }
+    return made

@@ -103,6 +103,13 @@ class Installed:
             "logs", f"deploy/{_OPERATOR}", "-n", SYSTEM, f"--tail={lines}", check=False
         ).stdout
 
+    def shown(self) -> str:
+        """What there is, what pods go through, and the operator's last words: for who reads of a failure."""
+        kubectl = self.cluster.kubectl
+        found = kubectl("get", "dsvc,pods", "-A", "-o", "wide", check=False).stdout
+        events = kubectl("get", "events", "--sort-by=.lastTimestamp", check=False).stdout
+        return "\n".join([found, *events.splitlines()[-25:], self.operator_log(30)])
+
     def wait(self, what: str, check: Callable[[], Any], seconds: float = 60.0) -> float:
         """Seconds until a check holds; fails with the operator's last words where it does not."""
         began = time.monotonic()
@@ -113,10 +120,7 @@ class Installed:
             except RuntimeError:
                 pass
             if time.monotonic() - began > seconds:
-                shown = self.cluster.kubectl("get", "dsvc,pods", "-A", check=False).stdout
-                raise AssertionError(
-                    f"not within {seconds:g} s: {what}\n{shown}\n{self.operator_log(30)}"
-                )
+                raise AssertionError(f"not within {seconds:g} s: {what}\n{self.shown()}")
             time.sleep(0.1)
 
     def mixed(self, name: str) -> dict[int, int]:

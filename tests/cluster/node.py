@@ -219,6 +219,8 @@ state = "{state}/run"
             "clusterDNS": [NODE_IP],
             "clusterDomain": "cluster.local",
             "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
+            # An image that no pod runs yet stays: none could be pulled again.
+            "imageGCHighThresholdPercent": 100,
             "nodeStatusUpdateFrequency": "5s",
             # A mounted ConfigMap follows its object soon.
             "syncFrequency": "10s",

@@ -178,7 +178,7 @@ def _roll(gesso: Installed, walk: Walk, load: Load) -> None:
     gesso.cluster.kubectl("patch", "dsvc", "tiny", *merge_patch(workers={"image": image}))
     fewest, end = 2, time.monotonic() + 180
     while _images(gesso) != {image} or _ready(gesso, WORKERS) < 2:
-        assert time.monotonic() < end, gesso.operator_log(20)
+        assert time.monotonic() < end, gesso.shown()
         fewest = min(fewest, _ready(gesso, WORKERS))
         time.sleep(0.3)
     assert fewest >= 1

@@ -28,7 +28,7 @@ from gesso_worker.models.tiny.sampling import GUIDANCE, Parts, Prompts
 from gesso_worker.models.tiny.train import common, optim
 from gesso_worker.models.tiny.train.unet import PlainAttention
 
-STEPS: Final = 3_000
+STEPS: Final = 500
 #: Share of the training that only folds the guidance in, one step of the teacher's for one of the student's.
 FOLDING: Final = 0.6
 #: Walks at once; each is four samples.

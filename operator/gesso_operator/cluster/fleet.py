@@ -148,7 +148,7 @@ class PodFleet:
         return tuple(sorted(found, key=lambda m: m.name))
 
     async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
-        """Keeps the plan, labels the pods with their level, and notes the size that is asked for."""
+        """Keeps the plan, labels the pods with their level and model, and notes the size that is asked for."""
         resizes = decision.fleet_size not in (None, self.size.target)
         self._planned = decision.fleet_size
         try:
@@ -171,9 +171,14 @@ class PodFleet:
     async def _label(self, decision: Decision) -> None:
         for pod in self._world.pods(self.key, names.WORKER):
             level = decision.assignment.get(pod.name)
-            if level is None or pod.deleting or pod.level == str(level):
+            if level is None or pod.deleting:
                 continue
-            body = {"metadata": {"labels": {names.LABEL_LEVEL: str(level)}}}
+            model = decision.models.get(pod.name, "")
+            if (pod.level, pod.model) == (str(level), model):
+                continue
+            # A null takes a label away.
+            labels = {names.LABEL_LEVEL: str(level), names.LABEL_MODEL: model or None}
+            body = {"metadata": {"labels": labels}}
             await self._api.patch("v1", "Pod", self.owned.namespace, pod.name, body)
 
 

@@ -37,6 +37,7 @@ class PodRecord:
     deleting: bool = False
     restarts: int = 0
     level: str = ""
+    model: str = ""
     reason: str = ""
     message: str = ""
     created: str = ""
@@ -64,6 +65,7 @@ def pod_record(body: Body) -> PodRecord:
         deleting=bool(meta.get("deletionTimestamp")),
         restarts=sum(int(c.get("restartCount") or 0) for c in containers),
         level=labels.get(names.LABEL_LEVEL, ""),
+        model=labels.get(names.LABEL_MODEL, ""),
         reason=reason,
         message=message[:_LONGEST],
         created=meta.get("creationTimestamp") or "",

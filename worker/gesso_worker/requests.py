@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_worker.cache.peers import PeerError, unpack
-from gesso_worker.cache.shard import Portable
+from gesso_worker.cache.records import Portable
 from gesso_worker.engine.images import ImageFormat
 
 PROMPT_BYTES = 4096

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from gesso_worker.cache.peers import FETCH_DEADLINE_S, PeerError, Peers
-from gesso_worker.cache.shard import HeldLatents, Shard
+from gesso_worker.cache.records import HeldLatents
+from gesso_worker.cache.shard import Shard
 from gesso_worker.engine import Start
 from gesso_worker.requests import GenerateSpec
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gesso_worker.cache.peers import PeerError, Peers
-from gesso_worker.cache.shard import Portable, Shard
+from gesso_worker.cache.records import Portable
+from gesso_worker.cache.shard import Shard
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_worker.cache.shard import HeldLatents, Latents, Portable
+from gesso_worker.cache.latent_file import Latents
+from gesso_worker.cache.records import HeldLatents, Portable
 
 #: Bytes of a message between workers: SD-XL's latents are 128 KiB, an image of 4096 x 4096 may take 40 MB.
 MESSAGE_BYTES: Final = 64 << 20

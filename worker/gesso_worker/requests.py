@@ -175,7 +175,7 @@ def check_entries(
         _check_length(f"entries[{i}].tenant", entry.tenant, NAME_BYTES)
         if not entry.levels:
             raise BadRequestError(f"entries[{i}].levels", "none", "at least one")
-        latents, hits = {}, {}
+        latents, hits, origins = {}, {}, {}
         for level in entry.levels:
             field = f"entries[{i}].levels"
             k = check_level(level.skipped_steps, ladder)
@@ -188,8 +188,12 @@ def check_entries(
             if array.shape != shape or not np.isfinite(array).all():
                 allowed = f"finite latents of shape {shape}"
                 raise BadRequestError(field, f"shape {array.shape}, or not finite", allowed)
+            _check_length(f"{field}.origin", level.origin, NAME_BYTES)
             latents[k], hits[k] = array, min(level.hits, MOST_HITS)
-        entries.append(Portable(entry.tenant, check_embedding(entry.embedding), latents, hits))
+            if level.origin:
+                origins[k] = level.origin
+        embedding = check_embedding(entry.embedding)
+        entries.append(Portable(entry.tenant, embedding, latents, hits, origins))
     return entries
 
 

@@ -172,6 +172,11 @@ class WorkerServicer(ShardServicer):
             response.cache_entries = cache.entries
             response.cache_bytes = cache.used_bytes
             response.cache_capacity_bytes = cache.capacity_bytes
+            response.cache_disk_bytes = cache.disk_used_bytes
+            response.cache_disk_capacity_bytes = cache.disk_capacity_bytes
+            response.cache_disk_corrupt = cache.disk_corrupt
+            response.cache_disk_unwritten = cache.disk_unwritten
+            response.cache_disk_failed = cache.disk_failed
             response.fingerprint = self.store.fingerprint
         return response
 

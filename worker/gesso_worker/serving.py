@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gesso.api import DiffusionService
 from gesso.profile import Profile
+from gesso_worker.cache.disk import DiskTier
 from gesso_worker.cache.fingerprint import ModelIdentity, fingerprint
+from gesso_worker.cache.folder import LatentFolder
 from gesso_worker.cache.peers import Peers
 from gesso_worker.cache.shard import Shard
 from gesso_worker.engine import Engine, EngineSettings, Job, Model
@@ -79,11 +82,21 @@ def identity_of(model: Model) -> ModelIdentity:
     )
 
 
-def make_store(name: str, service: DiffusionService, own: Model, peers: Peers) -> Store:
-    """An empty shard for latents of the service's own model."""
+def make_store(
+    name: str,
+    service: DiffusionService,
+    own: Model,
+    peers: Peers,
+    disk: tuple[Path, int] | None = None,
+) -> Store:
+    """The shard for latents of the service's own model, with what lies in its folder on disk.
+
+    `disk` is that folder, and its bound in bytes. Raises FolderError.
+    """
     cache = service.spec.cache
     print_ = fingerprint(identity_of(own), own.settings.guidance_scale)
-    shard = Shard(name, cache.capacity_bytes, shared=cache.isolation == "Shared")
+    tier = DiskTier(LatentFolder(disk[0]), disk[1]) if disk is not None else None
+    shard = Shard(name, cache.capacity_bytes, cache.isolation == "Shared", tier, print_)
     return Store(name, shard, peers, print_, service.ladder, own.latent_shape)
 
 
@@ -119,10 +132,10 @@ def keep_in(store: Store) -> Any:
 
     def keep(job: Job, latents: dict[int, torch.Tensor]) -> None:
         spec = job.request.owner
-        if not isinstance(spec, GenerateSpec) or spec.embedding is None:
+        if not isinstance(spec, GenerateSpec) or spec.embedding is None or job.cancelled:
             return
         arrays = {level: _array(tensor) for level, tensor in latents.items()}
-        store.shard.insert(spec.tenant, store.fingerprint, spec.embedding, arrays)
+        store.shard.insert(spec.tenant, store.fingerprint, spec.embedding, arrays, spec.request_id)
 
     return keep
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import grpc
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso_worker.cache.fetching import fetch
 from gesso_worker.cache.handover import hand_over
 from gesso_worker.cache.peers import pack
 from gesso_worker.requests import BadRequestError, check_entries, check_hand_over, check_lookup
@@ -62,7 +63,7 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
     ) -> worker_pb2.FetchLatentsResponse:
         """See worker.proto."""
         store = await self._opened(context)
-        held = store.shard.fetch(request.tenant, request.entry_id, request.skipped_steps)
+        held = await fetch(store.shard, request.tenant, request.entry_id, request.skipped_steps)
         if held is None:
             message = (
                 f"no latents of entry {request.entry_id!r} at {request.skipped_steps} or below"
@@ -117,10 +118,7 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
             stored = await asyncio.get_running_loop().run_in_executor(self._searches, take)
         except ValueError as error:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        stats = store.shard.stats()
-        return worker_pb2.StoreEntriesResponse(
-            stored=stored, free_bytes=max(0, stats.capacity_bytes - stats.used_bytes)
-        )
+        return worker_pb2.StoreEntriesResponse(stored=stored, free_bytes=store.shard.free_bytes)
 
     def close(self) -> None:
         """Ends the look-up thread."""

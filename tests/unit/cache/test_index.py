@@ -95,8 +95,8 @@ def test_a_shard_goes_over_while_it_serves(small: None, monkeypatch: pytest.Monk
             assert shard.lookup("t", PRINT, vector(seed - 5))[0].entry_id == ids[seed - 5]
         if seed % 100 == 99:
             shard.withdraw("nobody")
-    assert shard._directory.settle(30)
-    assert not shard._directory._indexes["t", PRINT].exact
+    assert shard._table.directory.settle(30)
+    assert not shard._table.directory._indexes["t", PRINT].exact
     assert shard.stats().entries == 1500
     found = [shard.lookup("t", PRINT, vector(s))[0].entry_id == ids[s] for s in range(1500)]
     assert np.mean(found) >= 0.97

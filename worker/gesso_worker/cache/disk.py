@@ -96,6 +96,11 @@ class DiskTier:
         self._thread: threading.Thread | None = None
 
     @property
+    def quiet(self) -> threading.RLock:
+        """Held, nothing is written."""
+        return self._writing
+
+    @property
     def used_bytes(self) -> int:
         """Bytes of the disk that are taken; never above the bound."""
         with self._lock:
@@ -245,13 +250,13 @@ class DiskTier:
                 next_uses = time.monotonic() + USES_S
 
     def _serve(self, job: _Job) -> bool:
-        entry = job.entry or self._owner.writable(job.entry_id)
-        if entry is None:
-            with self._lock:
-                self.counts.unwritten += 1
-            return False
         with self._writing:
-            return self._write(entry)
+            entry = job.entry or self._owner.writable(job.entry_id)
+            if entry is not None:
+                return self._write(entry)
+        with self._lock:
+            self.counts.unwritten += 1
+        return False
 
     def _write(self, entry: Writable) -> bool:
         there = self.levels(entry.entry_id)

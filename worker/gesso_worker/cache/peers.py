@@ -75,7 +75,8 @@ class Peers:
             raise PeerError(f"{address}: {error.code().name}") from error
         if stats.fingerprint != fingerprint:
             raise PeerError(f"{address}: its latents are of fingerprint {stats.fingerprint!r}")
-        return max(0, int(stats.cache_capacity_bytes) - int(stats.cache_bytes))
+        memory = max(0, int(stats.cache_capacity_bytes) - int(stats.cache_bytes))
+        return memory + max(0, int(stats.cache_disk_capacity_bytes) - int(stats.cache_disk_bytes))
 
     async def store(
         self, address: str, fingerprint: str, entries: Sequence[Portable], deadline_s: float
@@ -144,6 +145,7 @@ def pack_entry(entry: Portable) -> worker_pb2.CacheEntry:
                 dtype=array.dtype.name,
                 data=array.astype(_DTYPES[array.dtype.name], copy=False).tobytes(),
                 hits=entry.hits.get(level, 0),
+                origin=entry.origins.get(level, ""),
             )
             for level, array in sorted(entry.latents.items())
         ],

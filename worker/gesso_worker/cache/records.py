@@ -61,3 +61,13 @@ class ShardStats:
     disk_corrupt: int = 0
     disk_unwritten: int = 0
     disk_failed: int = 0
+
+
+@dataclass(frozen=True)
+class Post:
+    """What others need to know of an entry to find it: whose it is, its embedding (d,), and its levels."""
+
+    entry_id: str
+    tenant: str
+    embedding: Embedding
+    held_levels: tuple[int, ...]

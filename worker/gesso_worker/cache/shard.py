@@ -10,44 +10,22 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 
-from gesso_worker.cache.directory import Directory, Partition
+from gesso_worker.cache.directory import Partition
 from gesso_worker.cache.disk import DiskTier, Writable
+from gesso_worker.cache.entries import EntryTable
 from gesso_worker.cache.latent_file import Embedding, Latents, Stored
-from gesso_worker.cache.policy import (
-    DUPLICATE,
-    ITEM_OVERHEAD_BYTES,
-    LcbfuPolicy,
-    entry_bytes,
-    level_for,
-)
-from gesso_worker.cache.records import HeldLatents, Match, Portable, ShardStats
+from gesso_worker.cache.policy import level_for
+from gesso_worker.cache.records import HeldLatents, Match, Portable, Post, ShardStats
 
-#: Of the memory, what the book-keeping of entries on disk may take at most.
-_PINNED_SHARE: Final = 0.5
-#: Withdrawn requests that are remembered, since their latents may still be under way.
-_WITHDRAWN: Final = 4096
+#: Requests that are remembered: those withdrawn, since their latents may be under way yet, and the latest that
+#: left latents, since they may fail yet.
+_REMEMBERED: Final = 4096
 _WRITE_S: Final = 5.0
-
-
-@dataclass(slots=True)
-class _Entry:
-    number: int
-    partition: Partition
-    latents: dict[int, Latents]
-    #: The requests that left the latents, where they are known.
-    origins: dict[int, str]
-    #: Levels on disk, durable, with the requests that left them; replaced, never changed.
-    disk: Mapping[int, str]
-
-    @property
-    def levels(self) -> list[int]:
-        return sorted({*self.disk, *self.latents})
 
 
 class Shard:
@@ -68,11 +46,10 @@ class Shard:
         """
         self._lock = threading.RLock()
         self._shared = shared
-        self._policy = LcbfuPolicy(capacity_bytes)
+        self._table = EntryTable(self._lock, capacity_bytes)
         self._disk = disk
-        self._entries: dict[str, _Entry] = {}
-        self._directory = Directory(self._lock)
         self._withdrawn: OrderedDict[str, None] = OrderedDict()
+        self._latest: OrderedDict[str, str] = OrderedDict()
         self._next = 0
         # Ids of a worker that was started anew must not name other entries of its former life.
         self._prefix = f"{owner}-{secrets.token_hex(4)}"
@@ -91,7 +68,8 @@ class Shard:
     ) -> tuple[Match, ...]:
         """The nearest entries, best first. Raises ValueError on an embedding of another size."""
         with self._lock:
-            return self._nearest(self._partition(tenant, fingerprint), embedding, limit)
+            partition = self._partition(tenant, fingerprint)
+            return tuple(self._table.nearest(partition, embedding, limit))
 
     def insert(
         self,
@@ -100,24 +78,29 @@ class Shard:
         embedding: Embedding,
         latents: Mapping[int, Latents],
         origin: str = "",
+        wanted: Callable[[], bool] = lambda: True,
     ) -> str | None:
         """Keeps a run's latents by level; gives the entry's id, or None if they are not kept.
 
         That is where they exceed the bound, are not finite, or `origin`, the request that left them, was
-        withdrawn. A prompt that is there already (similarity above `DUPLICATE`) gets the new latents under its
-        old id.
+        withdrawn or is not `wanted`. A prompt that is there already (similarity above `DUPLICATE`) gets the new
+        latents under its old id.
         """
         if not all(np.isfinite(array).all() for array in latents.values()):
             return None
         copies = {level: _own(array) for level, array in latents.items()}
         partition = self._partition(tenant, fingerprint)
         with self._lock:
-            if origin and origin in self._withdrawn:
+            if not wanted() or self._refused(origin):
                 return None
-            entry_id = self._known(partition, embedding) or self._new_id()
+            entry_id = self._table.known(partition, embedding) or self._new_id()
             origins = dict.fromkeys(copies, origin) if origin else {}
-            if not self._put(partition, embedding, entry_id, copies, origins, {}, True):
+            if not self._table.put(partition, embedding, entry_id, copies, origins, {}, True):
                 return None
+            if origin:
+                self._latest[origin] = entry_id
+                while len(self._latest) > _REMEMBERED:
+                    self._latest.popitem(last=False)
         if self._disk is not None:
             self._disk.put(entry_id)
         return entry_id
@@ -134,94 +117,58 @@ class Shard:
             copies = {
                 level: _own(array)
                 for level, array in entry.latents.items()
-                if entry.origins.get(level, "") not in self._withdrawn
+                if not self._refused(entry.origins.get(level, ""))
             }
-            if not copies:
-                return False
-            known = self._known(partition, entry.embedding)
-            if known is not None:
-                held = self._entries[known].levels
-                copies = {level: array for level, array in copies.items() if level not in held}
-                if not copies:
-                    return True
+            known = self._table.known(partition, entry.embedding)
+            held = self._table.get(known) if known is not None else None
+            missing = {lv: a for lv, a in copies.items() if held is None or lv not in held.levels}
+            if not missing:
+                return bool(copies)
             entry_id = known or self._new_id()
-            fits = self._put(
-                partition, entry.embedding, entry_id, copies, entry.origins, entry.hits, False
+            fits = self._table.put(
+                partition, entry.embedding, entry_id, missing, entry.origins, entry.hits, False
             )
         if self._disk is None:
             return fits
         if fits:
             self._disk.put(entry_id)
             return True
-        return self._disk.write(
-            Writable(
-                entry_id,
-                partition[0],
-                self._isolation,
-                fingerprint,
-                entry.embedding,
-                copies,
-                entry.hits,
-                entry.origins,
-            ),
-            _WRITE_S,
+        made = self._writable(
+            entry_id, partition, entry.embedding, missing, entry.hits, entry.origins
         )
+        return self._disk.write(made, _WRITE_S)
 
-    def withdraw(self, origin: str) -> int:
+    def withdraw(self, request: str) -> int:
         """Forgets what a request left, and refuses what it may leave yet; the number of latents that went.
 
-        May wait for the disk.
+        The request is named as its `origin` is, or as that before its last dot. May wait for the disk.
         """
         with self._lock:
-            self._withdrawn[origin] = None
-            while len(self._withdrawn) > _WITHDRAWN:
+            self._withdrawn[request] = None
+            while len(self._withdrawn) > _REMEMBERED:
                 self._withdrawn.popitem(last=False)
-            memory = self._left_by(origin, disk=False)
-            for entry_id, levels in memory.items():
-                for level in levels:
-                    self._policy.drop(entry_id, level)
-                    self._forget_memory(entry_id, level)
-            disk = self._left_by(origin, disk=True)
-        for entry_id, levels in disk.items():
-            assert self._disk is not None
-            self._disk.drop(entry_id, levels)
-        went = (
-            (i, level)
-            for found in (memory, disk)
-            for i, levels in found.items()
-            for level in levels
-        )
-        return len(set(went))
+        return self._forget_left(lambda origin: request in (origin, origin.rpartition(".")[0]))
 
-    def _left_by(self, origin: str, disk: bool) -> dict[str, tuple[int, ...]]:
-        """Levels by entry that a request left in memory, or on disk."""
-        return {
-            entry_id: levels
-            for entry_id, entry in self._entries.items()
-            if (
-                levels := tuple(
-                    level
-                    for level, of in (entry.disk if disk else entry.origins).items()
-                    if of == origin
-                )
-            )
-        }
+    def retract(self, origin: str) -> None:
+        """Forgets what a request has left that failed in the end. May wait for the disk."""
+        with self._lock:
+            left = self._latest.pop(origin, None)
+        if left is not None:
+            self._forget_left(lambda other: other == origin)
 
     def ranked(self, fingerprint: str) -> tuple[str, ...]:
         """The entries under a fingerprint, the one that has saved most steps first, of equals the newest."""
         with self._lock:
-            found = [i for i, e in self._entries.items() if e.partition[1] == fingerprint]
-            worth = {i: self._saved(i) for i in found}
-            return tuple(sorted(found, key=lambda i: (-worth[i], -self._entries[i].number)))
+            newest_first = self._table.under(fingerprint)[::-1]
+            return tuple(sorted(newest_first, key=self._saved, reverse=True))
 
     def portable(self, entry_id: str) -> Portable | None:
         """An entry as it can be stored elsewhere; None if it is gone. Counts no use; may wait for the disk."""
         with self._lock:
-            entry = self._entries.get(entry_id)
+            entry = self._table.get(entry_id)
             if entry is None:
                 return None
-            embedding = self._directory.embedding(entry.partition, entry.number)
-            hits = self._hits(entry_id)
+            embedding, hits = self._table.embedding(entry), self._hits(entry_id)
             latents, origins = dict(entry.latents), {**entry.disk, **entry.origins}
             missing = [level for level in entry.disk if level not in latents]
         for level in missing:
@@ -248,7 +195,7 @@ class Shard:
         """
         while True:
             with self._lock:
-                entry = self._entries.get(entry_id)
+                entry = self._table.get(entry_id)
                 if entry is None or entry.partition[0] != self._tenant(tenant):
                     return None
                 if fingerprint is not None and entry.partition[1] != fingerprint:
@@ -265,29 +212,71 @@ class Shard:
             if latents is None:
                 continue  # dropped: the next level below
             with self._lock:
-                if self._entries.get(entry_id) is not entry or level not in entry.levels:
+                if self._table.get(entry_id) is not entry or level not in entry.disk:
                     continue
-                self._promote(entry_id, entry, level, latents)
+                # What was used on disk is kept in memory, too, in place of what is worth less.
+                self._table.put(
+                    entry.partition,
+                    self._table.embedding(entry),
+                    entry_id,
+                    {level: _own(latents)},
+                    entry.disk,
+                    self._hits(entry_id),
+                    True,
+                )
                 self._use(entry_id, level)
             return HeldLatents(level, latents, entry.partition[1])
+
+    def watch(self) -> None:
+        """From now on remembers which entries change, all that are there first; see `changes`."""
+        with self._lock:
+            self._table.changed = dict.fromkeys(self._table.ids())
+
+    def changes(self, most: int, fingerprint: str) -> dict[str, Post | None]:
+        """Entries under a fingerprint that changed and were not told yet; None for one that is gone."""
+        with self._lock:
+            changed = self._table.changed
+            if changed is None:
+                return {}
+            told: dict[str, Post | None] = {}
+            while changed and len(told) < most:
+                entry_id = next(iter(changed))
+                del changed[entry_id]
+                entry = self._table.get(entry_id)
+                if entry is None or entry.partition[1] == fingerprint:
+                    told[entry_id] = self._table.post(entry_id)
+            return told
+
+    def untold(self, entry_ids: list[str]) -> None:
+        """Puts back what was told to nobody in the end."""
+        with self._lock:
+            if self._table.changed is not None:
+                self._table.changed.update(dict.fromkeys(entry_ids))
+
+    @property
+    def unannounced(self) -> int:
+        """Entries that changed and were not told yet."""
+        with self._lock:
+            return len(self._table.changed or ())
 
     def stats(self) -> ShardStats:
         """Entries and bytes, now."""
         with self._lock:
-            policy = self._policy
-            stats = ShardStats(len(self._entries), policy.used_bytes, policy.capacity_bytes)
+            policy = self._table.policy
+            entries, used, capacity = len(self._table), policy.used_bytes, policy.capacity_bytes
         disk = self._disk
         if disk is None:
-            return stats
+            return ShardStats(entries, used, capacity)
+        counts = disk.counts
         return ShardStats(
-            stats.entries,
-            stats.used_bytes,
-            stats.capacity_bytes,
+            entries,
+            used,
+            capacity,
             disk.used_bytes,
             disk.capacity_bytes,
-            disk.counts.corrupt,
-            disk.counts.unwritten,
-            disk.counts.failed,
+            counts.corrupt,
+            counts.unwritten,
+            counts.failed,
         )
 
     @property
@@ -302,23 +291,20 @@ class Shard:
         if self._disk is not None:
             self._disk.close(timeout_s)
 
-    # What the disk tier asks and tells.
+    # What the tier on disk asks and tells.
 
     def writable(self, entry_id: str) -> Writable | None:
         """See Owner."""
         with self._lock:
-            entry = self._entries.get(entry_id)
+            entry = self._table.get(entry_id)
             if entry is None or not entry.latents:
                 return None
-            tenant, fingerprint = entry.partition
-            return Writable(
+            return self._writable(
                 entry_id,
-                tenant,
-                self._isolation,
-                fingerprint,
-                self._directory.embedding(entry.partition, entry.number),
+                entry.partition,
+                self._table.embedding(entry),
                 dict(entry.latents),
-                self._policy.hits(entry_id),
+                self._table.policy.hits(entry_id),
                 dict(entry.origins),
             )
 
@@ -327,48 +313,45 @@ class Shard:
         assert self._disk is not None
         while True:
             with self._lock:
-                held = self._entries.get(entry.entry_id)
-                disk = held.disk if held is not None else {}
-                extra = ITEM_OVERHEAD_BYTES * len({*disk, *levels})
-                fixed = entry_bytes(entry.embedding.size)
-                before = 0 if not disk else fixed + ITEM_OVERHEAD_BYTES * len(disk)
-                most = _PINNED_SHARE * self._policy.capacity_bytes
-                if self._policy.pinned_bytes - before + fixed + extra <= most:
-                    admission = self._policy.pin(entry.entry_id, fixed, extra)
-                    for item in admission.evicted:
-                        self._forget_memory(item.entry_id, item.level)
-                    return admission.admitted
+                if self._table.pin_disk(entry.entry_id, entry.embedding.size, levels):
+                    return True
             if not self._disk.make_way(entry.entry_id):
                 return False
 
     def held(self, entry: Writable, levels: tuple[int, ...]) -> None:
         """See Owner."""
         assert self._disk is not None
-        refused = [lv for lv in levels if entry.origins.get(lv, "") in self._withdrawn]
         with self._lock:
-            if entry.entry_id not in self._entries:
-                self._add(entry.entry_id, (entry.tenant, entry.fingerprint), entry.embedding)
-            held = self._entries[entry.entry_id]
-            held.disk = {**held.disk, **{lv: entry.origins.get(lv, "") for lv in levels}}
+            origins = {level: entry.origins.get(level, "") for level in levels}
+            refused = tuple(lv for lv, origin in origins.items() if self._refused(origin))
+            held = self._table.get(entry.entry_id)
+            if held is None:
+                partition = (entry.tenant, entry.fingerprint)
+                held = self._table.add(partition, entry.embedding, entry.entry_id)
+            self._table.set_disk(entry.entry_id, {**held.disk, **origins})
         if refused:
-            self._disk.drop(entry.entry_id, tuple(refused))
+            self._disk.drop(entry.entry_id, refused)
 
     def gone(self, entry_id: str, levels: tuple[int, ...]) -> None:
         """See Owner."""
         with self._lock:
-            entry = self._entries.get(entry_id)
-            if entry is not None:
-                entry.disk = {lv: of for lv, of in entry.disk.items() if lv not in levels}
-                if entry.disk:
-                    fixed = entry_bytes(self._directory.dimensions(entry.partition))
-                    self._policy.pin(entry_id, fixed, ITEM_OVERHEAD_BYTES * len(entry.disk))
-                else:
-                    self._policy.unpin(entry_id)
-                self._forget_entry(entry_id, entry)
-            else:
-                self._policy.unpin(entry_id)
+            entry = self._table.get(entry_id)
+            left = entry.disk if entry is not None else {}
+            self._table.set_disk(entry_id, {lv: of for lv, of in left.items() if lv not in levels})
 
-    # Under the lock.
+    def _writable(
+        self,
+        entry_id: str,
+        partition: Partition,
+        embedding: Embedding,
+        latents: Mapping[int, Latents],
+        hits: Mapping[int, int],
+        origins: Mapping[int, str],
+    ) -> Writable:
+        tenant, fingerprint = partition
+        return Writable(
+            entry_id, tenant, self._isolation, fingerprint, embedding, latents, hits, origins
+        )
 
     def _reopen(self, disk: DiskTier, fingerprint: str) -> None:
         isolation = self._isolation
@@ -377,25 +360,22 @@ class Shard:
             return stored.fingerprint == fingerprint and stored.isolation == isolation
 
         surplus: list[Stored] = []
-        most = _PINNED_SHARE * self._policy.capacity_bytes
-        sizes: dict[tuple[str, str], int] = {}
+        sizes: dict[Partition, int] = {}
         for stored in disk.open(self, wanted):
-            partition = (stored.tenant, stored.fingerprint)
-            fits = sizes.setdefault(partition, stored.embedding.size) == stored.embedding.size
-            entry = self._entries.get(stored.entry_id)
-            count = 1 + (len(entry.disk) if entry is not None else 0)
-            fixed = entry_bytes(stored.embedding.size)
-            cost = ITEM_OVERHEAD_BYTES + (0 if entry is not None else fixed)
-            if not fits or self._policy.pinned_bytes + cost > most:
+            entry_id, partition = stored.entry_id, (stored.tenant, stored.fingerprint)
+            size = stored.embedding.size
+            fits = sizes.setdefault(partition, size) == size
+            if not fits or not self._table.pin_disk(entry_id, size, (stored.level,)):
                 surplus.append(stored)
                 continue
-            self._policy.pin(stored.entry_id, fixed, ITEM_OVERHEAD_BYTES * count)
+            entry = self._table.get(entry_id)
             if entry is None:
-                self._add(stored.entry_id, partition, stored.embedding)
-                entry = self._entries[stored.entry_id]
-            entry.disk = {**entry.disk, stored.level: stored.origin}
+                entry = self._table.add(partition, stored.embedding, entry_id)
+            self._table.set_disk(entry_id, {**entry.disk, stored.level: stored.origin})
         for stored in surplus:
             disk.drop(stored.entry_id, (stored.level,))
+
+    # Small ones, under the lock.
 
     @property
     def _isolation(self) -> str:
@@ -411,25 +391,12 @@ class Shard:
         self._next += 1
         return f"{self._prefix}-{self._next - 1}"
 
-    def _nearest(self, partition: Partition, embedding: Embedding, limit: int) -> tuple[Match, ...]:
-        return tuple(
-            Match(
-                entry_id,
-                similarity,
-                tuple(self._entries[entry_id].levels),
-                self._directory.embedding(partition, number),
-            )
-            for entry_id, number, similarity in self._directory.nearest(partition, embedding, limit)
-        )
-
-    def _known(self, partition: Partition, embedding: Embedding) -> str | None:
-        """The entry of the same prompt."""
-        nearest = self._directory.nearest(partition, embedding, 1)
-        return nearest[0][0] if nearest and nearest[0][2] > DUPLICATE else None
+    def _refused(self, origin: str) -> bool:
+        return origin in self._withdrawn or origin.rpartition(".")[0] in self._withdrawn
 
     def _hits(self, entry_id: str) -> dict[int, int]:
         hits = self._disk.hits(entry_id) if self._disk is not None else {}
-        for level, number in self._policy.hits(entry_id).items():
+        for level, number in self._table.policy.hits(entry_id).items():
             hits[level] = max(number, hits.get(level, 0))
         return hits
 
@@ -437,67 +404,28 @@ class Shard:
         return sum(level * number for level, number in self._hits(entry_id).items())
 
     def _use(self, entry_id: str, level: int) -> None:
-        self._policy.hit(entry_id, level)
+        self._table.policy.hit(entry_id, level)
         if self._disk is not None:
             self._disk.hit(entry_id, level)
 
-    def _promote(self, entry_id: str, entry: _Entry, level: int, latents: Latents) -> None:
-        """What was used on disk is kept in memory, too, in place of what is worth less."""
-        admission = self._policy.admit(
-            entry_id,
-            entry_bytes(self._directory.dimensions(entry.partition)),
-            {level: latents.nbytes + ITEM_OVERHEAD_BYTES},
-            self._hits(entry_id),
-        )
-        for item in admission.evicted:
-            self._forget_memory(item.entry_id, item.level)
-        if admission.admitted:
-            entry.latents[level] = _own(latents)
-            if entry.disk[level]:
-                entry.origins[level] = entry.disk[level]
+    # Not under the lock.
 
-    def _put(
-        self,
-        partition: Partition,
-        embedding: Embedding,
-        entry_id: str,
-        latents: Mapping[int, Latents],
-        origins: Mapping[int, str],
-        hits: Mapping[int, int],
-        evict: bool,
-    ) -> bool:
-        sizes = {level: array.nbytes + ITEM_OVERHEAD_BYTES for level, array in latents.items()}
-        admission = self._policy.admit(entry_id, entry_bytes(embedding.size), sizes, hits, evict)
-        for item in admission.evicted:
-            self._forget_memory(item.entry_id, item.level)
-        if not admission.admitted:
-            return False
-        if entry_id not in self._entries:
-            self._add(entry_id, partition, embedding)
-        entry = self._entries[entry_id]
-        for level, array in latents.items():
-            entry.latents[level] = array
-            entry.origins.pop(level, None)
-            if origins.get(level):
-                entry.origins[level] = origins[level]
-        return True
-
-    def _add(self, entry_id: str, partition: Partition, embedding: Embedding) -> None:
-        number = self._directory.add(partition, entry_id, embedding)
-        self._entries[entry_id] = _Entry(number, partition, {}, {}, {})
-
-    def _forget_memory(self, entry_id: str, level: int) -> None:
-        """A level is no longer in memory; the policy knows."""
-        entry = self._entries[entry_id]
-        del entry.latents[level]
-        entry.origins.pop(level, None)
-        self._forget_entry(entry_id, entry)
-
-    def _forget_entry(self, entry_id: str, entry: _Entry) -> None:
-        """The entry goes with its last level."""
-        if not entry.latents and not entry.disk:
-            del self._entries[entry_id]
-            self._directory.remove(entry.partition, entry.number)
+    def _forget_left(self, meant: Callable[[str], bool]) -> int:
+        with self._lock:
+            memory = self._table.left_by(meant, disk=False)
+            for entry_id, levels in memory.items():
+                for level in levels:
+                    self._table.drop_memory(entry_id, level)
+        went = {(i, level) for i, levels in memory.items() for level in levels}
+        if self._disk is not None:
+            # What is being written is there when this is let in; what is written later is no longer in memory.
+            with self._disk.quiet:
+                with self._lock:
+                    disk = self._table.left_by(meant, disk=True)
+                for entry_id, levels in disk.items():
+                    self._disk.drop(entry_id, levels)
+            went.update((i, level) for i, levels in disk.items() for level in levels)
+        return len(went)
 
 
 def _own(array: Latents) -> Latents:

@@ -1,4 +1,4 @@
-"""Codebooks as files and bytes: safetensors with `centroids` F16 (n, d), `cell_of` I32 (n,), `weights` F32 (cells,)."""
+"""Codebooks as safetensors: `centroids` F16 (n, d), `cell_of` I32 (n,), `weights` F32 (cells,)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Where in a fleet a prompt is known: cells of the embedding space to workers. Pure.
 
-The space is cut at centroids (spherical k-means, Dhillon & Modha 2001); neighbouring centroids form a cell. A cell goes
-to a worker by rendezvous hashing (Thaler & Ravishankar 1998) with bounded loads (Mirrokni et al., SODA 2018):
-to its highest-ranked worker that is not full. An entry is told to the owners of the `COPIES` nearest cells that have
-unlike owners, and a look-up asks the owners of the `PROBES` nearest: near a border either side knows.
+The space is cut at centroids (spherical k-means, Dhillon & Modha 2001); neighbouring centroids form a cell.
+A cell goes to a worker by rendezvous hashing (Thaler & Ravishankar 1998) with bounded loads (Mirrokni et al.,
+SODA 2018): to its highest-ranked worker that is not full. An entry is told to the `COPIES` workers that answer
+for what is nearest, and a look-up asks the nearest `PROBES`: near a border either side knows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-#: Workers that know of an entry, the one that holds it not counted; measured, see bench/results/cache.json.
+#: Workers that know of an entry, besides the one that holds it; measured, see bench/results/cache.json.
 COPIES: Final = 4
 #: Workers that a look-up asks.
 PROBES: Final = 2
@@ -115,8 +115,8 @@ class Placement:
 def owners_of(weights: NDArray[np.float64], workers: Sequence[str]) -> tuple[str, ...]:
     """A worker for each cell: none holds more than `BOUND` times the mean, one cell at least.
 
-    A worker that joins or leaves changes the owner of its own share of the cells, and of the few that bounds move
-    on. Without workers there are no owners.
+    A worker that joins or leaves changes the owner of its own share of the cells, and of the few that bounds
+    move on. Without workers there are no owners.
     """
     if not workers:
         return ()

@@ -100,6 +100,7 @@ async def serve(
             if holder.serving is not None:
                 await asyncio.to_thread(holder.serving.engine.stop, STOP_S)
     finally:
+        await servicer.end()
         servicer.close()
         await server.stop(STOP_S)
         if servicer.store is not None:

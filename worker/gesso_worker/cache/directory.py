@@ -65,6 +65,10 @@ class Directory:
             return []
         return [(self._ids[n], n, min(1.0, s)) for n, s in index.search(embedding, limit)]
 
+    def name(self, number: int) -> str:
+        """The entry of a number."""
+        return self._ids[number]
+
     def embedding(self, partition: Partition, number: int) -> Embedding:
         """A copy of an entry's embedding."""
         return self._indexes[partition].vector(number)

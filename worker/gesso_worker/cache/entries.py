@@ -23,6 +23,8 @@ from gesso_worker.cache.records import Match, Post
 
 #: Of the memory, what the book-keeping of entries on disk may take at most.
 PINNED_SHARE: Final = 0.5
+#: Not the id of any entry.
+_RESERVED: Final = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class EntryTable:
         #: Entries whose levels changed; None where nobody asks.
         self.changed: dict[str, None] | None = None
         self._entries: dict[str, Entry] = {}
+        self._reserved = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -141,6 +144,15 @@ class EntryTable:
         entry = self._entries[entry_id] = Entry(number, partition, {}, {}, {})
         return entry
 
+    def reserve(self, size: int) -> bool:
+        """Accounts for `size` bytes that are no entry's, in place of those before; False without room."""
+        admission = self.policy.pin(_RESERVED, 0, size)
+        for item in admission.evicted:
+            self.forget_memory(item.entry_id, item.level)
+        if admission.admitted:
+            self._reserved = size
+        return admission.admitted
+
     def pin_disk(self, entry_id: str, dimensions: int, levels: tuple[int, ...]) -> bool:
         """Accounts for an entry with more levels on disk; False, with nothing changed, if there is no room."""
         entry = self._entries.get(entry_id)
@@ -149,7 +161,7 @@ class EntryTable:
         extra = ITEM_OVERHEAD_BYTES * len({*held, *levels})
         before = fixed + ITEM_OVERHEAD_BYTES * len(held) if held else 0
         most = PINNED_SHARE * self.policy.capacity_bytes
-        if self.policy.pinned_bytes - before + fixed + extra > most:
+        if self.policy.pinned_bytes - self._reserved - before + fixed + extra > most:
             return False
         admission = self.policy.pin(entry_id, fixed, extra)
         for item in admission.evicted:

@@ -12,12 +12,13 @@ import numpy as np
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso_worker.cache.latent_file import Latents
-from gesso_worker.cache.records import HeldLatents, Portable
+from gesso_worker.cache.records import HeldLatents, Portable, Post
 
 #: Bytes of a message between workers: SD-XL's latents are 128 KiB, an image of 4096 x 4096 may take 40 MB.
 MESSAGE_BYTES: Final = 64 << 20
-#: Longer than this and the K = 5 that it may save is lost again.
-FETCH_DEADLINE_S: Final = 1.0
+#: Longer than this and the K = 5 that it may save is lost again on a fast GPU.
+FETCH_DEADLINE_S: Final = 0.05
+_CLOSE_S: Final = 1.0
 _MOST_CHANNELS: Final = 64
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
@@ -96,6 +97,26 @@ class Peers:
             raise PeerError(f"{address}: {len(response.stored)} answers to {len(entries)} entries")
         return response
 
+    async def announce(
+        self,
+        address: str,
+        worker: str,
+        fingerprint: str,
+        placement: str,
+        posts: Sequence[worker_pb2.Signpost],
+        deadline_s: float,
+    ) -> str:
+        """Tells a peer what `worker` holds; gives the peer's life. Raises PeerError."""
+        stub: Any = worker_pb2_grpc.WorkerStub(self._channel(address))
+        request = worker_pb2.AnnounceRequest(
+            worker=worker, fingerprint=fingerprint, placement=placement, signposts=posts
+        )
+        try:
+            response = await stub.Announce(request, timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise PeerError(f"{address}: {error.code().name}: {error.details()}") from error
+        return str(response.life)
+
     async def close(self) -> None:
         """Closes every channel."""
         channels = list(self._channels.values())
@@ -115,7 +136,7 @@ class Peers:
         self._channels.move_to_end(address)
         if len(self._channels) > _MOST_CHANNELS:
             _, oldest = self._channels.popitem(last=False)
-            task = asyncio.ensure_future(oldest.close(FETCH_DEADLINE_S))
+            task = asyncio.ensure_future(oldest.close(_CLOSE_S))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         return channel
@@ -149,6 +170,18 @@ def pack_entry(entry: Portable) -> worker_pb2.CacheEntry:
             )
             for level, array in sorted(entry.latents.items())
         ],
+    )
+
+
+def pack_post(entry_id: str, post: Post | None) -> worker_pb2.Signpost:
+    """What is told of an entry; None: it is gone."""
+    if post is None:
+        return worker_pb2.Signpost(entry_id=entry_id)
+    return worker_pb2.Signpost(
+        tenant=post.tenant,
+        entry_id=entry_id,
+        embedding=post.embedding.tolist(),
+        held_levels=post.held_levels,
     )
 
 

@@ -11,12 +11,16 @@ from gesso_worker.cache.policy import ITEM_OVERHEAD_BYTES, entry_bytes
 
 @dataclass(frozen=True)
 class Match:
-    """A cached prompt near the one asked for; `held_levels` ascending, never empty; its embedding, (d,)."""
+    """A cached prompt near the one asked for; `held_levels` ascending, never empty; its embedding, (d,).
+
+    `worker` has it; empty: this one.
+    """
 
     entry_id: str
     similarity: float
     held_levels: tuple[int, ...]
     embedding: Embedding = field(compare=False, repr=False)
+    worker: str = ""
 
 
 @dataclass(frozen=True)

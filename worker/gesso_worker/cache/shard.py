@@ -232,32 +232,35 @@ class Shard:
         with self._lock:
             self._table.changed = dict.fromkeys(self._table.ids())
 
-    def changes(self, most: int, fingerprint: str) -> dict[str, Post | None]:
-        """Entries under a fingerprint that changed and were not told yet; None for one that is gone."""
+    def changes(self, most: int) -> list[str]:
+        """Entries that changed, or are gone, and were not given yet."""
         with self._lock:
             changed = self._table.changed
-            if changed is None:
-                return {}
-            told: dict[str, Post | None] = {}
-            while changed and len(told) < most:
-                entry_id = next(iter(changed))
+            if not changed:
+                return []
+            given = [i for i, _ in zip(changed, range(most), strict=False)]
+            for entry_id in given:
                 del changed[entry_id]
-                entry = self._table.get(entry_id)
-                if entry is None or entry.partition[1] == fingerprint:
-                    told[entry_id] = self._table.post(entry_id)
-            return told
+            return given
 
-    def untold(self, entry_ids: list[str]) -> None:
-        """Puts back what was told to nobody in the end."""
+    def post(self, entry_id: str, fingerprint: str) -> Post | None:
+        """What others need to know of an entry under a fingerprint; None if it is gone."""
         with self._lock:
-            if self._table.changed is not None:
-                self._table.changed.update(dict.fromkeys(entry_ids))
+            entry = self._table.get(entry_id)
+            if entry is None or entry.partition[1] != fingerprint:
+                return None
+            return self._table.post(entry_id)
 
     @property
-    def unannounced(self) -> int:
-        """Entries that changed and were not told yet."""
+    def ungiven(self) -> int:
+        """How many `changes` has yet to give."""
         with self._lock:
             return len(self._table.changed or ())
+
+    def reserve(self, size: int) -> bool:
+        """Takes `size` bytes of the memory, in place of what it took before; False if they cannot be had."""
+        with self._lock:
+            return self._table.reserve(size)
 
     def stats(self) -> ShardStats:
         """Entries and bytes, now."""

@@ -373,7 +373,7 @@ class AnnounceRequest(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., fingerprint: _Optional[str] = ..., placement: _Optional[str] = ..., signposts: _Optional[_Iterable[_Union[Signpost, _Mapping]]] = ...) -> None: ...
 
 class AnnounceResponse(_message.Message):
-    __slots__ = ("kept",)
-    KEPT_FIELD_NUMBER: _ClassVar[int]
-    kept: int
-    def __init__(self, kept: _Optional[int] = ...) -> None: ...
+    __slots__ = ("life",)
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    life: str
+    def __init__(self, life: _Optional[str] = ...) -> None: ...

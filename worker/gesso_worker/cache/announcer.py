@@ -13,6 +13,7 @@ from typing import Final
 
 from gesso.placement import Placement
 from gesso_worker.cache.peers import PeerError, Peers, pack_post
+from gesso_worker.cache.records import Post
 from gesso_worker.cache.shard import Shard
 from gesso_worker.cache.signposts import Signposts, targets
 
@@ -57,6 +58,7 @@ class Announcer:
         self._told: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
         #: Entries yet to be told, by target.
         self._todo: dict[str, dict[str, None]] = {}
+        self._under_way = 0
         self._lives: dict[str, str] = {}
         self._retry_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
@@ -79,7 +81,7 @@ class Announcer:
     @property
     def unannounced(self) -> int:
         """Entries that somebody who answers for them does not know as they are."""
-        return self._shard.ungiven + sum(map(len, self._todo.values()))
+        return self._shard.ungiven + self._under_way + sum(map(len, self._todo.values()))
 
     async def close(self) -> None:
         """Tells nothing more."""
@@ -107,8 +109,16 @@ class Announcer:
         placement, now = self.placement, self._clock()
         if placement is None:
             return 0
-        for entry_id in self._shard.changes(BATCH_ENTRIES):
-            self._sort(placement, entry_id)
+        changes = self._shard.changes(BATCH_ENTRIES)
+        if changes:
+            # In a thread: a product with every centroid for each.
+            self._under_way += len(changes)
+            try:
+                found = await asyncio.to_thread(self._sorted, placement, changes)
+                for entry_id, post, wanted in found:
+                    self._note(placement, entry_id, post, wanted)
+            finally:
+                self._under_way -= len(changes)
         due = [
             name
             for name in placement.workers
@@ -119,15 +129,23 @@ class Announcer:
         ]
         return sum(await asyncio.gather(*(self._send(placement, name) for name in due)))
 
-    def _sort(self, placement: Placement, entry_id: str) -> None:
-        """Finds who is to be told of an entry."""
-        post = self._shard.post(entry_id, self._fingerprint)
+    def _sorted(
+        self, placement: Placement, changes: list[str]
+    ) -> list[tuple[str, Post | None, tuple[str, ...]]]:
+        """Entries as they are now, None for one that is gone, and who is to be told of them."""
+        posts = [(entry_id, self._shard.post(entry_id, self._fingerprint)) for entry_id in changes]
+        return [
+            (i, post, () if post is None else targets(placement, self._name, post.embedding))
+            for i, post in posts
+        ]
+
+    def _note(
+        self, placement: Placement, entry_id: str, post: Post | None, wanted: tuple[str, ...]
+    ) -> None:
         levels, known = self._told.get(entry_id, ((), ()))
         if post is None:
-            wanted: tuple[str, ...] = ()
             self._told.pop(entry_id, None)
         else:
-            wanted = targets(placement, self._name, post.embedding)
             self._told[entry_id] = (post.held_levels, wanted)
         changed = post is None or post.held_levels != levels
         # Who is no target any more forgets by itself, unless the entry is gone under the same placement.
@@ -142,6 +160,7 @@ class Announcer:
             del todo[entry_id]
         posts = [pack_post(i, self._shard.post(i, self._fingerprint)) for i in batch]
         self._asked_s[name] = self._clock()
+        self._under_way += len(batch)
         try:
             life = await self._peers.announce(
                 self._addresses[name],
@@ -156,6 +175,8 @@ class Announcer:
             self._todo.setdefault(name, {}).update(dict.fromkeys(batch))
             self._retry_s[name] = self._clock() + RETRY_S
             return 0
+        finally:
+            self._under_way -= len(batch)
         if self._lives.setdefault(name, life) != life:
             self._lives[name] = life
             self._forgotten(name)

@@ -94,7 +94,7 @@ class Control:
             self._router.take_settings(
                 told.latency_seconds, told.min_relative_quality, told.max_queue
             )
-        self._pool.apply(endpoints)
+        self._pool.apply(endpoints, plan.revision)
         if changed:
             log.info(
                 "plan in force",

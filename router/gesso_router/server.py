@@ -27,6 +27,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService, load_service
+from gesso.codebook import CodebookError
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
 from gesso_router import logs
 from gesso_router.control import Control
@@ -38,6 +39,7 @@ from gesso_router.http_api import create_app
 from gesso_router.models import Models
 from gesso_router.plan_store import PlanStore
 from gesso_router.predictor import load_predictor
+from gesso_router.probes import find_codebook
 from gesso_router.routing.quality import QualityPredictor
 from gesso_router.settings import RouterSettings
 from gesso_router.workers import WorkerPool
@@ -168,7 +170,16 @@ class RouterServer:
     async def load(self) -> None:
         """Loads the embedding model, unless the policy needs none; then health is SERVING."""
         if self.router.needs_embedder:
-            encode = await asyncio.to_thread(load_encoder, self.service.spec.router.embedding)
+            embedding = self.service.spec.router.embedding
+            encode = await asyncio.to_thread(load_encoder, embedding)
+            try:
+                codebook = await asyncio.to_thread(find_codebook, embedding)
+            except (CodebookError, OSError) as error:
+                raise EmbeddingLoadError(
+                    f"spec.router.embedding: {embedding!r}: {error}"
+                ) from error
+            if codebook is not None:
+                self.pool.probes.learn(codebook)
             self._embedder = TextEmbedder(
                 encode, self.settings.embed_batch, self.settings.embed_cache
             )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gesso.api import DiffusionService, SpecError, load_service
+from gesso.api.quantity import parse_bytes
 from gesso_worker.errors import StartError
 
 BAD_START = 2
@@ -36,6 +37,8 @@ class Flags:
     max_accepted: int
     linger_s: float
     drain_s: float
+    cache_dir: Path | None = None
+    cache_disk_bytes: int | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +67,17 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         ("--drain-seconds", 8.5, "then accepted ones have so long to finish (default 8.5)"),
     ):
         parser.add_argument(name, type=float, default=default, metavar="S", help=says)
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of its own to keep latents in beside memory; absent: memory only",
+    )
+    parser.add_argument(
+        "--cache-disk-bytes",
+        metavar="BYTES",
+        help="what the folder may take, a quantity such as 20Gi (default: spec.cache.disk.size)",
+    )
     given = parser.parse_args(arguments)
     if not _NAME.fullmatch(given.name):
         raise StartError(
@@ -82,6 +96,16 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     ):
         if not 0 <= seconds <= 3600:
             raise StartError(f"{flag}: {seconds} is not allowed: seconds from 0 to 3600")
+    disk_bytes = None
+    if given.cache_disk_bytes is not None:
+        try:
+            disk_bytes = parse_bytes(given.cache_disk_bytes)
+        except ValueError as error:
+            raise StartError(
+                f"--cache-disk-bytes: {given.cache_disk_bytes!r} is not allowed: {error}"
+            ) from None
+        if given.cache_dir is None:
+            raise StartError("--cache-disk-bytes: is of no use without --cache-dir")
     return Flags(
         given.name,
         given.listen,
@@ -90,6 +114,8 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.max_accepted,
         given.linger_seconds,
         given.drain_seconds,
+        given.cache_dir,
+        disk_bytes,
     )
 
 
@@ -99,6 +125,19 @@ def read_service(path: Path) -> DiffusionService:
         return load_service(path)
     except SpecError as error:
         raise StartError(f"--service: {'; '.join(str(error).splitlines())}") from None
+
+
+def disk_place(flags: Flags, service: DiffusionService) -> tuple[Path, int] | None:
+    """Folder and bound of the cache's tier on disk; None for none. Raises StartError."""
+    if flags.cache_dir is None:
+        return None
+    disk = service.spec.cache.disk
+    size = flags.cache_disk_bytes or (disk.size_bytes if disk is not None else None)
+    if size is None:
+        raise StartError(
+            "--cache-dir: needs a bound: --cache-disk-bytes, or spec.cache.disk.size of the service"
+        )
+    return flags.cache_dir, size
 
 
 def check_listen(listen: str) -> None:
@@ -139,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flags.max_accepted,
                 flags.linger_s,
                 flags.drain_s,
+                disk_place(flags, service),
             )
         )
     except StartError as error:

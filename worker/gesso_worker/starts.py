@@ -10,8 +10,10 @@ from typing import Final
 import numpy as np
 import torch
 
+from gesso_worker.cache.fetching import fetch
 from gesso_worker.cache.peers import FETCH_DEADLINE_S, PeerError, Peers
-from gesso_worker.cache.shard import HeldLatents, Shard
+from gesso_worker.cache.records import HeldLatents
+from gesso_worker.cache.shard import Shard
 from gesso_worker.engine import Start
 from gesso_worker.requests import GenerateSpec
 
@@ -42,7 +44,7 @@ class StartFinder:
         began = time.monotonic()
         source = spec.source
         if not source.address or source.worker == self._name:
-            held = self._shard.fetch(spec.tenant, source.entry_id, spec.skipped_steps, fingerprint)
+            held = await self._own(spec, source.entry_id, fingerprint)
         else:
             held = await self._from_peer(spec, fingerprint, time_left_s)
         if held is None:
@@ -85,4 +87,7 @@ class StartFinder:
             return None
         if not nearest or nearest[0].similarity < SUBSTITUTE_SIMILARITY:
             return None
-        return self._shard.fetch(spec.tenant, nearest[0].entry_id, spec.skipped_steps, fingerprint)
+        return await self._own(spec, nearest[0].entry_id, fingerprint)
+
+    async def _own(self, spec: GenerateSpec, entry_id: str, fingerprint: str) -> HeldLatents | None:
+        return await fetch(self._shard, spec.tenant, entry_id, spec.skipped_steps, fingerprint)

@@ -68,6 +68,10 @@ class StateDir:
         """The folder of the logs."""
         return self.path / "logs"
 
+    def cache(self, worker: str) -> Path:
+        """The folder of one worker's latents."""
+        return self.path / "cache" / worker
+
     def log(self, name: str) -> Path:
         """The log of one process."""
         return self.logs / f"{name}.log"

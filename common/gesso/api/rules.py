@@ -161,11 +161,14 @@ RULES = (
         ("self.max",),
         field=".replicas",
     ),
-    Rule(
-        "spec.cache.capacity",
-        f"type(self) == int ? self > 0 && self <= {LARGEST_BYTES} : self.matches({cel_text(PATTERN)}) && "
-        "quantity(self).isGreaterThan(quantity('0')) && quantity(self).compareTo(quantity('1024Pi')) <= 0",
-        ALLOWED,
+    *(
+        Rule(
+            at,
+            f"type(self) == int ? self > 0 && self <= {LARGEST_BYTES} : self.matches({cel_text(PATTERN)}) && "
+            "quantity(self).isGreaterThan(quantity('0')) && quantity(self).compareTo(quantity('1024Pi')) <= 0",
+            ALLOWED,
+        )
+        for at in ("spec.cache.capacity", "spec.cache.disk.size")
     ),
     *(
         Rule(

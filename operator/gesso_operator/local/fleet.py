@@ -51,12 +51,14 @@ class LocalFleet:
         self.http_address = f"{HOST}:{http_port}"
         file = str(state_dir.service_file.resolve())
         environment = child_environment(os.environ)
+        on_disk = service.spec.cache.disk is not None
 
         def worker(name: str) -> ManagedProcess:
             def command(address: str) -> list[str]:
                 return [
                     *(sys.executable, "-m", worker_module, "--name", name),
                     *("--listen", address, "--service", file, "--threads", "1"),
+                    *(("--cache-dir", str(state_dir.cache(name).resolve())) if on_disk else ()),
                 ]
 
             # A new port for each start: someone may have taken the old one meanwhile.

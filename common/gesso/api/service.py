@@ -95,8 +95,9 @@ class DiskSpec(ApiModel):
         json_schema_extra=INT_OR_STRING,
         description="Bytes that each worker's cache takes of its disk at most, as a quantity: `100Gi`.",
     )
-    storage_class_name: DnsLabel | None = Field(
+    storage_class_name: str | None = Field(
         default=None,
+        max_length=253,
         description="StorageClass of the volume that each worker gets; absent: the cluster's default. Best is "
         "a local NVMe's: a latent is read whenever an image starts from it. Means nothing outside a cluster.",
     )

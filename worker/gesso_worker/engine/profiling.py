@@ -114,7 +114,7 @@ def _timed_tick(model: Model, batch: DenoisingBatch) -> float:
         member.trajectory.step = 0
     began = time.perf_counter()
     batch.tick()
-    _synchronise(model)
+    synchronise(model)
     return time.perf_counter() - began
 
 
@@ -123,12 +123,13 @@ def _median(model: Model, work: Callable[[], object]) -> float:
     for _ in range(_REPEATS):
         began = time.perf_counter()
         work()
-        _synchronise(model)
+        synchronise(model)
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
-def _synchronise(model: Model) -> None:
+def synchronise(model: Model) -> None:
+    """Waits until the device has done what it was given."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
 

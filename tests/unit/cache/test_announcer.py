@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
-from fleet_kit import PRINT, FleetOfShards, Member, fleet_of, latents, unit, until
+from shard_fleet import PRINT, FleetOfShards, Member, fleet_of, latents, unit, until
 
 from gesso.codebook import to_bytes
 from gesso.placement import COPIES, Placement

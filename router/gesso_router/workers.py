@@ -179,6 +179,17 @@ class WorkerPool:
             call.cancel()
         raise WorkerFailedError(worker, "it ended without an image", retryable=True)
 
+    async def withdraw(self, request_ids: Sequence[str]) -> tuple[int, list[str]]:
+        """Has every worker forget what requests left: how many latents went, and who did not answer."""
+        request = worker_pb2.WithdrawRequest(request_ids=request_ids)
+        links = list(self._links.items())
+        timeout = self._settings.withdraw_timeout
+        answers = await asyncio.gather(
+            *(_withdrawn(link.stub.Withdraw(request, timeout=timeout)) for _, link in links)
+        )
+        unreached = [name for (name, _), a in zip(links, answers, strict=True) if a is None]
+        return sum(a or 0 for a in answers), unreached
+
     def _failure(self, worker: str, error: grpc.aio.AioRpcError) -> WorkerFailedError:
         code = error.code()
         if code is grpc.StatusCode.UNAVAILABLE and self._fleet.lost(worker, self._clock()):
@@ -274,6 +285,13 @@ async def _answer(call: Any) -> worker_pb2.LookupResponse | None:
     except grpc.aio.AioRpcError:
         return None
     return answer
+
+
+async def _withdrawn(call: Any) -> int | None:
+    try:
+        return int((await call).latents)
+    except grpc.aio.AioRpcError:
+        return None
 
 
 def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:

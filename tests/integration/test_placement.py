@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 from shard_fleet import PRINT, FleetOfShards, fleet_of, latents, unit, until
 
 from gesso.placement import PROBES
+from gesso.rpc.v1 import router_pb2
+from gesso_router.control import Control
+from gesso_router.errors import RequestError
 from gesso_router.fleet import Endpoint, Fleet
+from gesso_router.plan_store import PlanStore
 from gesso_router.settings import RouterSettings
 from gesso_router.workers import WorkerPool
 from gesso_worker.cache import announcer
@@ -112,6 +117,30 @@ async def test_two_of_eight_shards_are_asked_and_find_what_any_of_them_holds(
     (match, *_) = await pool.lookup("t", new.tolist(), endpoints, 5.0)
     assert (match.entry_id, match.worker) == (entry, "worker-8")
     assert await found(pool, rows[stayed], numbers, endpoints) == (1.0, 2.0)
+
+
+async def test_what_a_flagged_image_left_is_gone_everywhere(
+    fleet: FleetOfShards, pool: WorkerPool, tmp_path: Path
+) -> None:
+    rows = unit(3)
+    for i, (row, origin) in enumerate(zip(rows, ("bad.1a", "bad.2b", "good.3c"), strict=True)):
+        fleet.members[NAMES[i]].shard.insert("t", PRINT, row, latents(i), origin)
+    endpoints = apply(pool, fleet, 1)
+    await settled(pool, fleet, endpoints)
+    router: Any = None
+    control = Control(router, pool, PlanStore(tmp_path))
+    for ids, message in (([], "request_ids: 0"), (["a", "b c"], r"request_ids\[1\]: 'b c'")):
+        with pytest.raises(RequestError, match=message):
+            await control.withdraw(router_pb2.WithdrawImagesRequest(request_ids=ids))
+    await fleet.members[NAMES[7]].server.stop(None)
+    told = await control.withdraw(router_pb2.WithdrawImagesRequest(request_ids=["bad"]))
+    assert (told.latents, list(told.unreached)) == (4, [NAMES[7]])
+    for row, left in zip(rows, (0, 0, 1), strict=True):
+        found = [
+            m for m in await pool.lookup("t", row.tolist(), endpoints, 5.0) if m.similarity > 0.99
+        ]
+        held = [m.shard.fetch("t", f.entry_id, 10) for f in found for m in fleet.members.values()]
+        assert sum(h is not None for h in held) == left
 
 
 async def test_a_shard_that_dies_hides_only_what_it_held(

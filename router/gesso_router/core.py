@@ -176,6 +176,11 @@ class Router:
         """Look-ups that a shard failed or did not answer in time."""
         return self._pool.unanswered_lookups
 
+    @property
+    def probed(self) -> int:
+        """Shards that look-ups have asked."""
+        return self._pool.probed
+
     def view(self) -> FleetView:
         """The fleet as choices are made on it, now."""
         return self._placer.view()

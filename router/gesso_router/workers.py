@@ -23,7 +23,7 @@ import numpy.typing as npt
 from gesso.codebook import to_bytes
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_router.fleet import Endpoint, Fleet, WorkerReport
+from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
 from gesso_router.routing.quality import Match
@@ -314,4 +314,12 @@ def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
         queued=tuple((r.request_id, r.remaining_steps) for r in stats.queued),
         fingerprint=stats.fingerprint,
         model=stats.model,
+        cache=CacheReport(
+            entries=stats.cache_entries,
+            memory_bytes=stats.cache_bytes,
+            disk_bytes=stats.cache_disk_bytes,
+            corrupt=stats.cache_disk_corrupt,
+            unwritten=stats.cache_disk_unwritten,
+            failed=stats.cache_disk_failed,
+        ),
     )

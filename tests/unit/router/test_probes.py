@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
+from router_kit import PREDICTOR, Clock, ScriptedPool, service
 
 from gesso.builtin import builtin_path
 from gesso.codebook import FILE_NAME, CodebookError, read_codebook
 from gesso.placement import PLACED_FROM, PROBES
-from gesso_router.fleet import Endpoint
+from gesso.rpc.v1 import worker_pb2
+from gesso_router.core import Router
+from gesso_router.fleet import Endpoint, Fleet
+from gesso_router.metrics import registry_of
 from gesso_router.probes import MOST_UNANNOUNCED, Probes, find_codebook
+from gesso_router.workers import report_of
 
 BOOK = read_codebook(builtin_path("builtin://tiny-clip") / FILE_NAME)
 NAMES = [f"worker-{i}" for i in range(8)]
@@ -102,3 +108,32 @@ def test_a_codebook_lies_beside_its_model(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"no")
     with pytest.raises(CodebookError, match=FILE_NAME):
         find_codebook(str(tmp_path))
+
+
+def test_the_metrics_tell_of_each_shard_and_of_what_was_asked() -> None:
+    told = worker_pb2.StatsResponse(
+        ready=True,
+        cache_entries=7,
+        cache_bytes=100,
+        cache_disk_bytes=200,
+        cache_disk_corrupt=1,
+        cache_disk_unwritten=2,
+        cache_disk_failed=3,
+    )
+    fleet = Fleet(50, 4, 3)
+    fleet.apply(ALL[:2])
+    fleet.reported("worker-1", report_of(told), 1.0)
+    pool = ScriptedPool(probed=12)
+    router = Router(service(), PREDICTOR, fleet, pool, clock=Clock())
+    lines = generate_latest(registry_of(router)).decode().splitlines()
+    assert "gesso_router_probed_shards_total 12.0" in lines
+    for line in (
+        'entries{worker="worker-1"} 7.0',
+        'bytes{tier="memory",worker="worker-1"} 100.0',
+        'bytes{tier="disk",worker="worker-1"} 200.0',
+        'faults_total{fault="corrupt",worker="worker-1"} 1.0',
+        'faults_total{fault="unwritten",worker="worker-1"} 2.0',
+        'faults_total{fault="failed",worker="worker-1"} 3.0',
+    ):
+        assert f"gesso_router_worker_cache_{line}" in lines
+    assert not any("worker-0" in line for line in lines)

@@ -59,27 +59,30 @@ def main() -> None:
     faiss.omp_set_num_threads(1)
     console = Console(stderr=True)
     file = OUT / "cache.json"
-    report: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    report["machine"] = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "faiss": faiss.__version__,
-        "numpy": np.__version__,
-    }
     skipped: list[str] = []
     real = real_prompts(given.data, skipped)
     base = real.get("argus", made_up(384))
-    report["vectors"] = (
-        "near those of real prompts (all-MiniLM-L6-v2)" if "argus" in real else "made up"
-    )
+    told = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "faiss": faiss.__version__,
+            "numpy": np.__version__,
+        },
+        "vectors": "near those of real prompts (all-MiniLM-L6-v2)"
+        if "argus" in real
+        else "made up",
+        "skipped": skipped,
+    }
+    report: dict[str, Any] = told
     for name in given.rows:
         console.print(f"{name} ...")
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             found = run(name, base, real, given.sizes, Path(folder), console)
-        # Sizes that were not asked for now stay as they were.
-        report[name] = {**report.get(name, {}), **found}
-        report["skipped"] = skipped
         OUT.mkdir(exist_ok=True)
+        before: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        # Rows and sizes that were not asked for now stay as they were.
+        report = {**before, **told, name: {**before.get(name, {}), **found}}
         file.write_text(json.dumps(report, indent=2) + "\n")
     show(report)
     for word in skipped:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from gesso_router.core import Router
 from gesso_router.feedback import ErrorTally
+from gesso_router.fleet import CacheReport
 from gesso_router.routing.choose import fleet_backlog_seconds, fleet_price
 
 
@@ -55,6 +56,7 @@ class RouterCollector(Collector):
             "Look-ups that a shard failed or did not answer in time.",
             router.unanswered_lookups,
         )
+        yield _counter("probed_shards", "Shards that look-ups have asked.", router.probed)
         yield _counter("cache_hits", "Images served with K > 0.", ledger.cache_hits)
         yield _counter(
             "predicted_quality_sum",
@@ -98,6 +100,7 @@ class RouterCollector(Collector):
             load.add_metric([worker.name, "active"], len(worker.active))
             load.add_metric([worker.name, "queued"], len(worker.queued))
         yield load
+        yield from _caches(router.fleet.caches())
 
 
 def registry_of(router: Router) -> CollectorRegistry:
@@ -105,6 +108,28 @@ def registry_of(router: Router) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(RouterCollector(router))
     return registry
+
+
+def _caches(caches: Mapping[str, CacheReport]) -> Iterable[Metric]:
+    """By worker: what its shard holds, and what went wrong on its disk."""
+    entries = GaugeMetricFamily(
+        "gesso_router_worker_cache_entries", "Entries of a worker's shard.", labels=["worker"]
+    )
+    size = GaugeMetricFamily(
+        "gesso_router_worker_cache_bytes", "Bytes of a worker's shard.", labels=["worker", "tier"]
+    )
+    faults = CounterMetricFamily(
+        "gesso_router_worker_cache_faults",
+        "Files not as written (corrupt), entries in memory only (unwritten), writes that failed.",
+        labels=["worker", "fault"],
+    )
+    for worker, cache in caches.items():
+        entries.add_metric([worker], cache.entries)
+        size.add_metric([worker, "memory"], cache.memory_bytes)
+        size.add_metric([worker, "disk"], cache.disk_bytes)
+        for fault in ("corrupt", "unwritten", "failed"):
+            faults.add_metric([worker, fault], getattr(cache, fault))
+    return entries, size, faults
 
 
 def _quality_errors(tallies: Mapping[int, ErrorTally]) -> Iterable[Metric]:

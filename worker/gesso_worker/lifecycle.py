@@ -18,6 +18,7 @@ from gesso.api import DiffusionService
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso_worker.cache.folder import FolderError
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.errors import StartError
 from gesso_worker.holder import ModelHolder
@@ -46,12 +47,13 @@ async def serve(
     linger_s: float = 0.0,
     drain_s: float = 8.5,
     disk: tuple[Path, int] | None = None,
+    fetch_deadline_s: float = FETCH_DEADLINE_S,
 ) -> int:
     """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
 
     After the signal requests are still taken for `linger_s`, since routers hear of the end a little later;
     what is accepted by then has `drain_s` to finish. `disk` is the folder of the cache's tier on disk, and its
-    bound in bytes.
+    bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -83,7 +85,7 @@ async def serve(
         try:
             # In a thread: a large folder takes seconds to read.
             servicer.store = await asyncio.to_thread(
-                make_store, name, service, loaded.model, peers, disk
+                make_store, name, service, loaded.model, peers, disk, fetch_deadline_s
             )
         except FolderError as error:
             raise StartError(f"--cache-dir: {error}") from error

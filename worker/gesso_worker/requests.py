@@ -25,6 +25,7 @@ LARGEST_GUIDANCE = 50.0
 MOST_TARGETS = 64
 LONGEST_HAND_OVER_S = 600.0
 MOST_ENTRIES = 256
+MOST_FALLBACKS = 4
 MOST_WORKERS = 4096
 #: More uses than any entry has seen; a bound, since scores are sums of them.
 MOST_HITS = 1 << 40
@@ -85,6 +86,8 @@ class GenerateSpec:
     tenant: str
     embedding: NDArray[np.float32] | None
     keep_latents: bool
+    #: Where to look when the source is gone, in turn.
+    fallbacks: tuple[Source, ...] = ()
 
 
 def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) -> GenerateSpec:
@@ -120,6 +123,7 @@ def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) ->
         tenant=request.tenant,
         embedding=check_embedding(request.embedding) if request.embedding else None,
         keep_latents=request.keep_latents,
+        fallbacks=_check_fallbacks(request),
     )
 
 
@@ -276,15 +280,23 @@ def check_embedding(values: object) -> NDArray[np.float32]:
 
 
 def _check_source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
-    source = request.source
-    if request.skipped_steps and not source.entry_id:
+    if request.skipped_steps and not request.source.entry_id:
         raise BadRequestError(
             "source", "none", "the entry to start from, where skipped_steps is above 0"
         )
+    source = _source("source", request.source)
+    return source if request.skipped_steps else None
+
+
+def _check_fallbacks(request: worker_pb2.WorkerGenerateRequest) -> tuple[Source, ...]:
+    if len(request.fallbacks) > MOST_FALLBACKS:
+        raise BadRequestError("fallbacks", len(request.fallbacks), f"at most {MOST_FALLBACKS}")
+    return tuple(_source(f"fallbacks[{i}]", s) for i, s in enumerate(request.fallbacks))
+
+
+def _source(name: str, source: worker_pb2.LatentSource) -> Source:
     for field in ("entry_id", "worker", "address"):
-        _check_length(f"source.{field}", getattr(source, field), NAME_BYTES)
-    if not request.skipped_steps:
-        return None
+        _check_length(f"{name}.{field}", getattr(source, field), NAME_BYTES)
     return Source(source.entry_id, source.worker, source.address)
 
 

@@ -14,9 +14,10 @@ from gesso.profile import Profile
 from gesso_worker.cache.disk import DiskTier
 from gesso_worker.cache.fingerprint import ModelIdentity, fingerprint
 from gesso_worker.cache.folder import LatentFolder
-from gesso_worker.cache.peers import FETCH_DEADLINE_S, Peers
+from gesso_worker.cache.peers import Peers
 from gesso_worker.cache.shard import Shard
 from gesso_worker.cache.signposts import Signposts
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import Engine, EngineSettings, Job, Model
 from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.loading import OWN, Loaded
@@ -129,7 +130,9 @@ def make_serving(
     return Serving(
         model=name,
         engine=Engine(model, settings, keep_in(store) if name == OWN else None, live=live),
-        starts=StartFinder(store.name, store.shard, store.peers, model.latent_shape),
+        starts=StartFinder(
+            store.name, store.shard, store.peers, model.latent_shape, store.fetch_deadline_s
+        ),
         identity=identity_of(model),
         limits=Limits(
             spec.width, spec.height, spec.guidance_scale, store.ladder if name == OWN else (0,)

@@ -42,6 +42,7 @@ from gesso_router.run import (
 )
 from gesso_router.settings import RouterSettings
 from gesso_router.validation import Job
+from gesso_router.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,10 @@ class Router:
         self.draining = False
         #: On the way out: still takes requests, but is not ready for more.
         self.leaving = False
+        #: Whether requests may say at which K they are to be served.
+        self.may_pin = False
+        #: Told of every image that goes out.
+        self.witnesses: list[Witness] = []
         self._pool = pool
         self._clock = clock
         self._placer = Placer(service, predictor, fleet, self.settings, clock, policy, draw)
@@ -320,7 +325,7 @@ class Router:
         shown = Shown(made.skipped_steps, quality, match, run.embedding)
         self.feedback.served(job.request_id, shown, now)
         started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s
-        return messages.image(
+        image = messages.image(
             run.job,
             made,
             worker=worker,
@@ -331,17 +336,25 @@ class Router:
             attempts=run.attempt,
             model=option.model,
         )
+        for witness in self.witnesses:
+            witness.served(run, placement, made, image)
+        return image
 
     def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
         option, match = placement.option, placement.option.match
         others = stand_ins(self.predictor, option, run.matches, run.embedding)
         embedding = [] if run.embedding is None else run.embedding.tolist()
-        keep = bool(embedding and not option.model) and keep_latents(
-            option.skipped_steps,
-            option.quality,
-            self.service.spec.model.steps,
-            run.matches,
-            self.service.ladder,
+        wanted = run.job.skipped_steps is None and not option.model
+        keep = (
+            bool(embedding)
+            and wanted
+            and keep_latents(
+                option.skipped_steps,
+                option.quality,
+                self.service.spec.model.steps,
+                run.matches,
+                self.service.ladder,
+            )
         )
         return messages.worker_request(
             run.job,

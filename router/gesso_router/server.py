@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import grpc.aio
 import uvicorn
@@ -27,9 +27,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService, load_service
+from gesso.api.fleet import ConsoleMode
 from gesso.codebook import CodebookError
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
 from gesso_router import logs
+from gesso_router.console.pages import pages
+from gesso_router.console.watch import Watch
 from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
@@ -85,6 +88,7 @@ class Flags:
     plan_file: Path | None = None
     linger_s: float = 0.0
     drain_s: float = RouterSettings.drain_seconds
+    console: ConsoleMode | None = None
 
 
 class _HttpServer(uvicorn.Server):
@@ -119,6 +123,9 @@ class RouterServer:
         self.pool = WorkerPool(fleet, self.settings, on_change=lambda: self.router.gate.pump())
         self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)
         self.control = Control(self.router, self.pool, PlanStore(flags.state_dir), flags.plan_file)
+        mode = flags.console or service.spec.router.console
+        self._watch = None if mode == "Off" else Watch(self.router, mode)
+        self._watching: asyncio.Task[None] | None = None
         self.health = health.aio.HealthServicer()
         self.grpc_port = 0
         self.http_port = 0
@@ -155,7 +162,7 @@ class RouterServer:
         self.http_port = http_socket.getsockname()[1]
         self._http = _HttpServer(
             uvicorn.Config(
-                create_app(self.router),
+                create_app(self.router, *([pages(self._watch)] if self._watch else [])),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -164,6 +171,8 @@ class RouterServer:
             )
         )
         self._http_task = asyncio.create_task(self._http.serve([http_socket]), name="http")
+        if self._watch is not None:
+            self._watching = asyncio.create_task(self._watch.run(), name="console")
         self.control.restore()
         log.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
 
@@ -201,6 +210,8 @@ class RouterServer:
         await self._grpc.stop(self.settings.drain_seconds)
         if self._http_task is not None:
             await asyncio.wait({self._http_task}, timeout=self.settings.drain_seconds)
+        if self._watching is not None:
+            self._watching.cancel()
         await self.pool.close()
         if self._embedder is not None:
             await self._embedder.close()
@@ -282,6 +293,9 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         ),
     ):
         parser.add_argument(name, type=_seconds, default=default, metavar="S", help=says)
+    parser.add_argument(
+        "--console", choices=get_args(ConsoleMode), help="in place of spec.router.console"
+    )
     given = parser.parse_args(arguments)
     return Flags(
         given.grpc,
@@ -291,6 +305,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.plan_file,
         given.linger_seconds,
         given.drain_seconds,
+        given.console,
     )
 
 

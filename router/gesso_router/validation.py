@@ -36,6 +36,7 @@ class Raw:
     min_quality: float | None = None
     format: int = 0
     tenant: str = ""
+    skipped_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Job:
     min_quality: float
     format: int
     tenant: str
+    #: The K that it must be served at, whatever the policy; None: the policy's choice.
+    skipped_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES
         raw.tenant == "" or raw.tenant.isprintable()
     ):
         raise invalid(names.tenant, raw.tenant, f"at most {MAX_TENANT_BYTES} bytes, printable")
+    if raw.skipped_steps is not None and raw.skipped_steps not in service.ladder:
+        raise invalid(
+            "skipped_steps", raw.skipped_steps, f"one of {', '.join(map(str, service.ladder))}"
+        )
     return Job(
         request_id=raw.request_id or uuid.uuid4().hex,
         prompt=raw.prompt,
@@ -134,6 +141,7 @@ def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES
         ),
         format=raw.format or 1,
         tenant=raw.tenant,
+        skipped_steps=raw.skipped_steps,
     )
 
 

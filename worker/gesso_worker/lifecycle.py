@@ -24,6 +24,7 @@ from gesso_worker.errors import StartError
 from gesso_worker.holder import ModelHolder
 from gesso_worker.loading import OWN, Loaded, Loader
 from gesso_worker.logs import line
+from gesso_worker.metrics import serve_metrics
 from gesso_worker.servicer import WorkerServicer
 from gesso_worker.serving import Serving, Store, make_serving, make_store
 
@@ -48,12 +49,14 @@ async def serve(
     drain_s: float = 8.5,
     disk: tuple[Path, int] | None = None,
     fetch_deadline_s: float = FETCH_DEADLINE_S,
+    metrics: str | None = None,
 ) -> int:
     """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
 
     After the signal requests are still taken for `linger_s`, since routers hear of the end a little later;
     what is accepted by then has `drain_s` to finish. `disk` is the folder of the cache's tier on disk, and its
-    bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for.
+    bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for, `metrics` the HOST:PORT
+    that Prometheus scrapes.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -69,7 +72,10 @@ async def serve(
     holder = ModelHolder(loader, make)
     servicer = WorkerServicer(name, service.ladder, holder)
     server, healthy = await _listen(listen, servicer)
+    scraped = None
     try:
+        if metrics is not None:
+            scraped = serve_metrics(metrics, servicer.stats)
         loading = asyncio.ensure_future(loader.load(OWN))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -102,6 +108,9 @@ async def serve(
             if holder.serving is not None:
                 await asyncio.to_thread(holder.serving.engine.stop, STOP_S)
     finally:
+        if scraped is not None:
+            await asyncio.to_thread(scraped.shutdown)
+            scraped.server_close()
         await servicer.end()
         servicer.close()
         await server.stop(STOP_S)

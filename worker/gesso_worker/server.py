@@ -41,6 +41,7 @@ class Flags:
     cache_dir: Path | None = None
     cache_disk_bytes: int | None = None
     fetch_deadline_s: float = FETCH_DEADLINE_S
+    metrics: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,14 +88,18 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         metavar="MS",
         help="what a latent at another worker is waited for (default %(default)g)",
     )
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="serves /metrics for Prometheus; absent: not at all"
+    )
     given = parser.parse_args(arguments)
     if not _NAME.fullmatch(given.name):
         raise StartError(
             f"--name: {given.name!r} is not allowed: letters, digits, '-', '.', '_', at most 63"
         )
-    host, _, port = given.listen.rpartition(":")
-    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise StartError(f"--listen: {given.listen!r} is not allowed: HOST:PORT, port 1 to 65535")
+    for flag, address in (("--listen", given.listen), ("--metrics", given.metrics)):
+        host, _, port = (address or "any:1").rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise StartError(f"{flag}: {address!r} is not allowed: HOST:PORT, port 1 to 65535")
     if not 1 <= given.threads <= MOST_THREADS:
         raise StartError(f"--threads: {given.threads} is not allowed: 1 to {MOST_THREADS}")
     if not 1 <= given.max_accepted <= 10_000:
@@ -130,6 +135,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.cache_dir,
         disk_bytes,
         given.fetch_deadline_ms / 1000,
+        given.metrics,
     )
 
 
@@ -194,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flags.drain_s,
                 disk_place(flags, service),
                 flags.fetch_deadline_s,
+                flags.metrics,
             )
         )
     except StartError as error:

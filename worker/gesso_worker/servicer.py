@@ -145,6 +145,10 @@ class WorkerServicer(ShardServicer):
         self, request: worker_pb2.StatsRequest, context: Context
     ) -> worker_pb2.StatsResponse:
         """See worker.proto."""
+        return await self.stats()
+
+    async def stats(self) -> worker_pb2.StatsResponse:
+        """What `Stats` answers."""
         holder, serving = self._holder, self._holder.serving
         ready = serving is not None and not self.draining and not holder.changing
         response = worker_pb2.StatsResponse(

@@ -1,8 +1,8 @@
 """One request's way through the denoising steps: its own scheduler, and each step as three numbers.
 
 The samplers served here are linear in the sample x, the model's output m and the denoised sample of the step
-before, d: a step is ``x' = keep * x + gain * m + past * d`` on the model input ``scale * x``, and its own denoised
-sample is ``skip * x + out * m``. So requests at unlike timesteps, of unlike samplers, are stepped together with
+before, d: a step is ``x' = keep * x + gain * m + past * d`` on the model input ``scale * x``, and its own
+denoised sample is ``skip * x + out * m``. So requests at unlike timesteps, of unlike samplers, are stepped together with
 a few multiply-adds. Formulas: Karras et al. 2022, algorithm 2 (Euler); Song et al. 2021, equations 12 and 16
 with eta = 0 (DDIM); Lu et al. 2022, algorithm 2 (DPM++ 2M); Salimans and Ho 2022 (v-prediction). They give what
 diffusers' ``step`` gives.

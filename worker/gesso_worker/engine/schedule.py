@@ -2,10 +2,10 @@
 
 The samplers served here are linear in the sample x, the model's output m and the denoised sample of the step
 before, d: a step is ``x' = keep * x + gain * m + past * d`` on the model input ``scale * x``, and its own
-denoised sample is ``skip * x + out * m``. So requests at unlike timesteps, of unlike samplers, are stepped together with
-a few multiply-adds. Formulas: Karras et al. 2022, algorithm 2 (Euler); Song et al. 2021, equations 12 and 16
-with eta = 0 (DDIM); Lu et al. 2022, algorithm 2 (DPM++ 2M); Salimans and Ho 2022 (v-prediction). They give what
-diffusers' ``step`` gives.
+denoised sample is ``skip * x + out * m``. So requests at unlike timesteps, of unlike samplers, are stepped
+together with a few multiply-adds. Formulas: Karras et al. 2022, algorithm 2 (Euler); Song et al. 2021,
+equations 12 and 16 with eta = 0 (DDIM); Lu et al. 2022, algorithm 2 (DPM++ 2M); Salimans and Ho 2022
+(v-prediction). They give what diffusers' ``step`` gives.
 
 DPM++ 2M looks one step back. A run that starts at K > 0 takes its first step at first order, as at K = 0, and
 has its history from there on: what diffusers' own scheduler does from `set_begin_index(K)`.

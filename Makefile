@@ -16,7 +16,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check chart chart-check cluster-tools cluster-up cluster-down kind-demo bench clean
+.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check metrics metrics-check chart chart-check cluster-tools cluster-up cluster-down kind-demo bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -45,7 +45,7 @@ demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and s
 
 test: $(VENV)/.ready ## every check and every test, but test-faults
 	@$(MAKE) --no-print-directory cluster-tools
-	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check chart-check
+	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check metrics-check chart-check
 	@echo "[test] unit and integration tests, and those on a cluster"
 	@$(BIN)/pytest -q
 
@@ -53,7 +53,7 @@ test-faults: $(VENV)/.ready ## what goes wrong on a cluster, each with its condi
 	@$(MAKE) --no-print-directory cluster-tools
 	@GESSO_FAULTS=1 $(BIN)/pytest -q tests/cluster/test_faults.py
 
-check: $(VENV)/.ready lint types contracts stubs-check crds-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
+check: $(VENV)/.ready lint types contracts stubs-check crds-check metrics-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
 
 lint: $(VENV)/.ready
 	@echo "[check] format and lint"
@@ -94,6 +94,13 @@ crds-check: $(VENV)/.ready
 	@$(BIN)/python -m gesso.api.crd | cmp -s - crds/gesso.dev_diffusionservices.yaml \
 	  && $(BIN)/python -m gesso.api.crd_reference | cmp -s - docs/reference/diffusionservice.md \
 	  || { echo "stale: run make crds"; exit 1; }
+
+metrics: $(VENV)/.ready ## the reference of all metrics, from their catalogue
+	@$(BIN)/python -m gesso.metrics.reference > docs/metrics.md
+
+metrics-check: $(VENV)/.ready
+	@echo "[check] the reference of metrics is current"
+	@$(BIN)/python -m gesso.metrics.reference | cmp -s - docs/metrics.md || { echo "stale: run make metrics"; exit 1; }
 
 chart: $(VENV)/.ready ## what is made of the chart's values and the CRD: the chart, its reference, manifests/install.yaml
 	@$(BIN)/python charts/make_chart.py

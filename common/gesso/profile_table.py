@@ -10,6 +10,7 @@ import numpy as np
 
 from gesso.csv_input import InputError, open_csv
 from gesso.profile import Profile
+from gesso.profile_file import load_profile_file
 
 MOST_BATCH = 64
 _LONGEST_LATENCY_S = 3600.0
@@ -35,11 +36,14 @@ class ProfileFit:
 
 
 def read_profile(path: Path | str, steps: int, device: str = "profiled") -> ProfileFit:
-    """Reads `skipped_steps,batch,latency_s[,p95_s]` and fits a profile of a model of so many steps.
+    """Reads the profile of a model of so many steps: what `gesso profile` wrote (`.json`), or latencies in CSV,
+    `skipped_steps,batch,latency_s[,p95_s]`, to which one is fitted.
 
     Raises InputError on a malformed file, a K outside 0 to steps - 1, a batch outside 1 to 64, a pair
     (K, batch) given twice, and on latencies from which no profile follows (see `fit_profile`).
     """
+    if Path(path).suffix == ".json":
+        return _measured(path, steps)
     table = open_csv(path, ("skipped_steps", "batch", "latency_s"), ("p95_s",))
     seen: dict[tuple[int, int], int] = {}
     latencies: list[Latency] = []
@@ -65,6 +69,25 @@ def read_profile(path: Path | str, steps: int, device: str = "profiled") -> Prof
         return fit_profile(latencies, steps, device)
     except ValueError as error:
         raise InputError(path, str(error)) from None
+
+
+def _measured(path: Path | str, steps: int) -> ProfileFit:
+    """The own model's profile of a file; the residuals are those of its latencies of whole batches."""
+    found = load_profile_file(path)
+    own = found.own
+    if own.steps != steps:
+        raise InputError(
+            path, f"models.steps: {own.steps} is not allowed: the model's steps, {steps}"
+        )
+    try:
+        profile = own.profile(found.device)
+    except ValueError as error:
+        raise InputError(path, str(error)) from None
+    expected = np.array(
+        [profile.latency_seconds(lat.skipped_steps, lat.batch) for lat in own.latencies]
+    )
+    residual = (expected - [lat.mean for lat in own.latencies]) / expected
+    return ProfileFit(profile, float(np.sqrt(np.mean(residual**2))), float(np.abs(residual).max()))
 
 
 def fit_profile(latencies: Sequence[Latency], steps: int, device: str) -> ProfileFit:

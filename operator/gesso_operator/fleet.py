@@ -19,7 +19,8 @@ from gesso_operator.planning import Decision
 @dataclass(frozen=True)
 class Member:
     """A worker that should run. `serving` says that it was healthy when last probed, `starting` that it is on
-    its way up; `reason` and `message` tell, to machines and people, what keeps it from it.
+    its way up; `reason` and `message` tell, to machines and people, what keeps it from it. `instance` names
+    this life of it, and `start_seconds` how long that took from being asked for until it served, where known.
     """
 
     name: str
@@ -29,6 +30,8 @@ class Member:
     message: str = ""
     reason: str = ""
     starting: bool = False
+    instance: str = ""
+    start_seconds: float | None = None
 
 
 class Fleet(Protocol):

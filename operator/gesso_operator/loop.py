@@ -28,6 +28,7 @@ from gesso_operator.planning import (
     decide,
 )
 from gesso_operator.reports import Merged, latency_p95
+from gesso_operator.starting import StartTimes
 from gesso_operator.status import Refusal, Tick, build_status
 from gesso_operator.switching import Failures, Measured, SwitchTimes, may_begin, reachable
 from gesso_operator.window import Window
@@ -65,6 +66,8 @@ class ControlLoop:
         self._merged = Merged()
         self._window = Window()
         self._times = SwitchTimes()
+        known = None if status is None else status.workers.start_seconds
+        self._starts = StartTimes() if known is None else StartTimes((known,))
         self._failures = Failures()
         self._measured = Measured()
         #: (worker, model) of changes that were asked for and are not known to have failed.
@@ -79,7 +82,7 @@ class ControlLoop:
     def update(self, service: DiffusionService) -> None:
         """Takes up another spec at the next tick; what was learned stays."""
         self._service = service
-        self._settings = Settings.of(service, self._elastic)
+        self._settings = self._asked_for()
 
     def wake(self) -> None:
         """Asks for a tick now: a worker came or went, and the router should know."""
@@ -110,6 +113,7 @@ class ControlLoop:
         (replies, error), stats = await asyncio.gather(self._reports(routers), self._stats(members))
         now = self._clock()
         views = tuple(_view(m, stats.get(m.name)) for m in members)
+        self._starts = self._starts.see(members)
         out = self._learn_models(members, stats, views, now)
         self._merged = self._merged.keep_only(tuple(routers)).add(replies)
         ladder = self._service.ladder
@@ -136,6 +140,7 @@ class ControlLoop:
             decision=decision,
             window=self._window,
             refusal=self.refusal,
+            start_s=self._starts.seconds,
             solve_millis=millis,
             latency_p95_s=latency_p95(tuple(replies.values())),
             router_error=error,
@@ -186,8 +191,9 @@ class ControlLoop:
         """Takes up how fast models are, what changes of model have cost, and which could not be made; gives the
         models that no plan should count on.
         """
-        settings = Settings.of(self._service, self._elastic)
+        settings = self._asked_for()
         if not settings.models:
+            self._take(settings)
             return frozenset()
         names = [m.name for m in members]
         self._times = self._times.keep_only(names)
@@ -214,9 +220,21 @@ class ControlLoop:
             switch_s=switch_s,
             profiles=self._measured.assumed(models),
         )
+        self._take(settings)
+        return out
+
+    def _asked_for(self) -> Settings:
+        """What the spec asks for, with the measured time of a start in place of its guess."""
+        settings = Settings.of(self._service, self._elastic)
+        seconds = self._starts.seconds
+        if seconds is None or not settings.elastic:
+            return settings
+        return replace(settings, start_s=seconds)
+
+    def _take(self, settings: Settings) -> None:
+        """Keeps the object where nothing is new: the planner keeps what it has reckoned by it."""
         if settings != self._settings:
             self._settings = settings
-        return out
 
     async def _assign(
         self,

@@ -42,8 +42,8 @@ class Refusal:
 class Tick:
     """What one tick of the loop saw and did.
 
-    `router_error` and `apply_error` are empty when Report and ApplyPlan went well; `assign_errors` are one
-    line each.
+    `start_s` is how long workers take to start, as measured. `router_error` and `apply_error` are empty when
+    Report and ApplyPlan went well; `assign_errors` are one line each.
     """
 
     now_s: float
@@ -57,6 +57,7 @@ class Tick:
     apply_error: str = ""
     assign_errors: tuple[str, ...] = ()
     refusal: Refusal | None = None
+    start_s: float | None = None
 
 
 def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -> ServiceStatus:
@@ -103,6 +104,7 @@ def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -
             desired=len(tick.members),
             ready=ready_workers,
             summary=f"{ready_workers}/{len(tick.members)}",
+            start_seconds=tick.start_s,
             members=tuple(
                 WorkerStatus(
                     name=m.name,

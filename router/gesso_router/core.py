@@ -28,7 +28,7 @@ from gesso_router.pool import Pool, WorkerFailedError
 from gesso_router.prompts import Prompts
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Option, QualityPredictor
+from gesso_router.routing.quality import Match, Option, QualityPredictor, stand_ins
 from gesso_router.routing.view import FleetView
 from gesso_router.run import (
     FULL,
@@ -42,6 +42,7 @@ from gesso_router.run import (
 )
 from gesso_router.settings import RouterSettings
 from gesso_router.validation import Job
+from gesso_router.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,10 @@ class Router:
         self.draining = False
         #: On the way out: still takes requests, but is not ready for more.
         self.leaving = False
+        #: Whether requests may say at which K they are to be served.
+        self.may_pin = False
+        #: Told of every image that goes out.
+        self.witnesses: list[Witness] = []
         self._pool = pool
         self._clock = clock
         self._placer = Placer(service, predictor, fleet, self.settings, clock, policy, draw)
@@ -175,6 +180,11 @@ class Router:
     def unanswered_lookups(self) -> int:
         """Look-ups that a shard failed or did not answer in time."""
         return self._pool.unanswered_lookups
+
+    @property
+    def probed(self) -> int:
+        """Shards that look-ups have asked."""
+        return self._pool.probed
 
     def view(self) -> FleetView:
         """The fleet as choices are made on it, now."""
@@ -315,7 +325,7 @@ class Router:
         shown = Shown(made.skipped_steps, quality, match, run.embedding)
         self.feedback.served(job.request_id, shown, now)
         started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s
-        return messages.image(
+        image = messages.image(
             run.job,
             made,
             worker=worker,
@@ -326,28 +336,47 @@ class Router:
             attempts=run.attempt,
             model=option.model,
         )
+        for witness in self.witnesses:
+            witness.served(run, placement, made, image)
+        return image
 
     def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
         option, match = placement.option, placement.option.match
-        away = match is not None and match.worker != placement.worker
-        address = self.fleet.address(match.worker) if match is not None and away else None
+        others = stand_ins(self.predictor, option, run.matches, run.embedding)
         embedding = [] if run.embedding is None else run.embedding.tolist()
-        keep = bool(embedding and not option.model) and keep_latents(
-            option.skipped_steps,
-            option.quality,
-            self.service.spec.model.steps,
-            run.matches,
-            self.service.ladder,
+        wanted = run.job.skipped_steps is None and not option.model
+        keep = (
+            bool(embedding)
+            and wanted
+            and keep_latents(
+                option.skipped_steps,
+                option.quality,
+                self.service.spec.model.steps,
+                run.matches,
+                self.service.ladder,
+            )
         )
         return messages.worker_request(
             run.job,
             placement.flight.request_id,
             self._tenant(run.job),
             option,
-            address or "",
+            self._address(match, placement.worker) or "",
             embedding,
             keep,
+            [
+                (m, address)
+                for m in others
+                if m.worker not in run.failed_on
+                and (address := self._address(m, placement.worker)) is not None
+            ],
         )
+
+    def _address(self, match: Match | None, worker: str) -> str | None:
+        """Where a match lies, as seen from a worker: empty if there; None if its holder is gone."""
+        if match is None or match.worker == worker:
+            return ""
+        return self.fleet.address(match.worker)
 
     def _quality(self, run: Run, option: Option, used: int) -> float:
         """Predicted quality at the K that the worker used, which may be below the one asked for."""

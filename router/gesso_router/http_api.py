@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -51,10 +51,12 @@ _FIELDS = (
 )
 
 
-def create_app(router: Router) -> FastAPI:
-    """The application of a router."""
+def create_app(router: Router, *pages: APIRouter) -> FastAPI:
+    """The application of a router; `pages` are what it serves besides."""
     app = FastAPI(title="Gesso router", docs_url=None, redoc_url=None, openapi_url=None)
     registry = registry_of(router)
+    for more in pages:
+        app.include_router(more)
     created = int(time.time())
 
     @app.exception_handler(HTTPException)
@@ -119,12 +121,13 @@ def parse(body: bytes, router: Router) -> list[Job]:
         raise RequestError(Ending.INVALID, "invalid_json", "body: not JSON") from None
     if not isinstance(fields, dict):
         raise RequestError(Ending.INVALID, "invalid_json", "body: a JSON object is needed")
+    known = (*_FIELDS, "skipped_steps") if router.may_pin else _FIELDS
     for name in fields:
-        if name not in _FIELDS:
+        if name not in known:
             raise RequestError(
                 Ending.INVALID,
                 "unsupported_parameter",
-                f"{name[:64]}: not supported: the parameters are {', '.join(_FIELDS)}",
+                f"{name[:64]}: not supported: the parameters are {', '.join(known)}",
                 param=name[:64],
             )
     given = {name: value for name, value in fields.items() if value is not None}
@@ -154,6 +157,7 @@ def parse(body: bytes, router: Router) -> list[Job]:
         min_quality=_typed(given, "min_quality", float, "a number from 0 to 1"),
         format=_format(_typed(given, "output_format", str, "png, jpeg or webp")),
         tenant=_typed(given, "user", str, "a string") or "",
+        skipped_steps=_typed(given, "skipped_steps", int, "a level of the ladder"),
     )
     first = validate(raw, router.service, HTTP_NAMES)
     # Images of one request differ by their seeds; the last of them must be one, too.

@@ -1,7 +1,6 @@
-"""Prometheus metrics `gesso_router_*`, read off the ledger and the fleet when scraped.
+"""Prometheus metrics `gesso_router_*` of gesso.metrics.catalogue, read off the router when scraped.
 
-Serving pays nothing for them. Labels are bounded: outcomes, levels of the ladder, prompt classes,
-workers of the plan. No prompts, no tenants.
+Serving pays next to nothing for them.
 """
 
 from __future__ import annotations
@@ -10,94 +9,57 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from gesso.metrics.families import counter, gauge, histogram
 from gesso_router.core import Router
 from gesso_router.feedback import ErrorTally
+from gesso_router.fleet import CacheReport
+from gesso_router.ledger import Ledger
 from gesso_router.routing.choose import fleet_backlog_seconds, fleet_price
+from gesso_router.tallies import Tallies
 
 
 class RouterCollector(Collector):
     """Turns a router's state into metric families."""
 
     def __init__(self, router: Router, clock: Callable[[], float] = time.monotonic) -> None:
+        """Is a witness of its images from now on."""
         self._router = router
         self._clock = clock
+        self._tallies = Tallies()
+        router.witnesses.append(self._tallies)
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client.registry.Collector."""
-        router, ledger = self._router, self._router.ledger
-        yield _counter("offered_requests", "Well-formed requests that came in.", ledger.offered)
-        outcomes = CounterMetricFamily(
-            "gesso_router_requests",
-            "Well-formed requests that ended, by outcome.",
-            labels=["outcome"],
-        )
-        for outcome, n in ledger.ended.items():
-            outcomes.add_metric([outcome.value], n)
-        yield outcomes
-        levels = CounterMetricFamily(
-            "gesso_router_images", "Images served, by skipped steps K.", labels=["skipped_steps"]
-        )
-        for k, n in ledger.served_by_level.items():
-            levels.add_metric([str(k)], n)
-        yield levels
-        classes = CounterMetricFamily(
-            "gesso_router_prompts", "Prompts, by prompt class.", labels=["prompt_class"]
-        )
-        for name, tally in ledger.classes.items():
-            classes.add_metric([name], tally.arrivals)
-        yield classes
-        yield _counter("retries", "Requests sent to a second worker.", ledger.retried)
-        yield _counter(
-            "unanswered_lookups",
-            "Look-ups that a shard failed or did not answer in time.",
-            router.unanswered_lookups,
-        )
-        yield _counter("cache_hits", "Images served with K > 0.", ledger.cache_hits)
-        yield _counter(
-            "predicted_quality_sum",
-            "Sum of predicted relative quality over served.",
-            ledger.quality_sum,
-        )
+        router, now = self._router, self._clock()
+        yield from _ledger(router.ledger, now)
+        yield counter("gesso_router_unanswered_lookups", router.unanswered_lookups)
+        yield counter("gesso_router_probed_shards", router.probed)
+        yield from _images(self._tallies, router.service.spec.scheduling.policy)
         yield from _quality_errors(router.feedback.tallies)
-        now = self._clock()
-        p50, p95 = ledger.latency_percentiles(now, (0.5, 0.95))
-        latency = GaugeMetricFamily(
-            "gesso_router_latency_seconds",
-            "Latency of images served in the last minute, arrival to image.",
-            labels=["quantile"],
-        )
-        latency.add_metric(["0.5"], p50)
-        latency.add_metric(["0.95"], p95)
-        yield latency
+        yield from self._now()
+
+    def _now(self) -> Iterable[Metric]:
+        router, plan = self._router, self._router.plan
         view = router.view()
-        yield _gauge("open_requests", "Accepted requests without an image yet.", ledger.open)
-        yield _gauge("workers_ready", "Workers that may be given requests.", len(view.workers))
-        yield _gauge(
-            "backlog_seconds",
-            "Worker-seconds of accepted work per ready worker.",
-            fleet_backlog_seconds(view.workers),
-        )
-        yield _gauge(
-            "price", "Relative quality per worker-second.", fleet_price(view, router.policy).value
-        )
-        yield _gauge(
-            "plan_revision",
-            "Revision of the plan in force.",
-            router.plan.revision if router.plan else 0,
-        )
-        yield _gauge(
-            "estimate_margin", "Actual over estimated latency, 95th percentile.", view.margin
-        )
-        load = GaugeMetricFamily(
-            "gesso_router_worker_requests", "Requests on a worker.", labels=["worker", "state"]
-        )
-        for worker in view.workers:
-            load.add_metric([worker.name, "active"], len(worker.active))
-            load.add_metric([worker.name, "queued"], len(worker.queued))
-        yield load
+        yield gauge("gesso_router_workers_ready", len(view.workers))
+        yield gauge("gesso_router_workers_known", len(router.fleet.endpoints))
+        yield gauge("gesso_router_backlog_seconds", fleet_backlog_seconds(view.workers))
+        yield gauge("gesso_router_price", fleet_price(view, router.policy).value)
+        yield gauge("gesso_router_plan_revision", plan.revision if plan else 0)
+        yield gauge("gesso_router_plan_made_seconds", plan.made_at_s if plan else 0)
+        floor = router.service.spec.slo.min_relative_quality
+        yield gauge("gesso_router_min_relative_quality", floor)
+        yield gauge("gesso_router_estimate_margin", view.margin)
+        load = {
+            (worker.name, state): float(len(requests))
+            for worker in view.workers
+            for state, requests in (("active", worker.active), ("queued", worker.queued))
+        }
+        yield gauge("gesso_router_worker_requests", load)
+        yield from _caches(router.fleet.caches())
 
 
 def registry_of(router: Router) -> CollectorRegistry:
@@ -107,33 +69,49 @@ def registry_of(router: Router) -> CollectorRegistry:
     return registry
 
 
+def _ledger(ledger: Ledger, now: float) -> Iterable[Metric]:
+    yield counter("gesso_router_offered_requests", ledger.offered)
+    yield counter("gesso_router_requests", {(o.value,): n for o, n in ledger.ended.items()})
+    yield counter("gesso_router_images", {(str(k),): n for k, n in ledger.served_by_level.items()})
+    arrivals = {(name,): tally.arrivals for name, tally in ledger.classes.items()}
+    yield counter("gesso_router_prompts", arrivals)
+    yield counter("gesso_router_retries", ledger.retried)
+    yield counter("gesso_router_cache_hits", ledger.cache_hits)
+    yield counter("gesso_router_predicted_quality_sum", ledger.quality_sum)
+    p50, p95 = ledger.latency_percentiles(now, (0.5, 0.95))
+    yield gauge("gesso_router_latency_seconds", {("0.5",): p50, ("0.95",): p95})
+    yield gauge("gesso_router_open_requests", ledger.open)
+
+
+def _caches(caches: Mapping[str, CacheReport]) -> Iterable[Metric]:
+    """By worker: what its shard holds, and what went wrong on its disk."""
+    entries = {(worker,): float(cache.entries) for worker, cache in caches.items()}
+    yield gauge("gesso_router_worker_cache_entries", entries)
+    sizes: dict[tuple[str, str], float] = {}
+    faults: dict[tuple[str, str], float] = {}
+    for worker, cache in caches.items():
+        sizes |= {(worker, "memory"): cache.memory_bytes, (worker, "disk"): cache.disk_bytes}
+        for fault in ("corrupt", "unwritten", "failed"):
+            faults[worker, fault] = getattr(cache, fault)
+    yield gauge("gesso_router_worker_cache_bytes", sizes)
+    yield counter("gesso_router_worker_cache_faults", faults)
+
+
+def _images(tallies: Tallies, policy: str) -> Iterable[Metric]:
+    images = {(outcome, str(k), policy): n for (outcome, k), n in tallies.images.items()}
+    yield counter("gesso_router_served", images)
+    yield histogram("gesso_router_similarity", {(): tallies.similarity})
+    yield counter("gesso_router_unmatched", tallies.unmatched)
+    stages = {(stage,): told for stage, told in tallies.stages.items()}
+    yield histogram("gesso_router_stage_seconds", stages)
+
+
 def _quality_errors(tallies: Mapping[int, ErrorTally]) -> Iterable[Metric]:
     """By K: how many images were judged, and how far what was predicted of them lay from it."""
-    labels = ["skipped_steps"]
-    reports = CounterMetricFamily(
-        "gesso_router_quality_reports", "Images whose quality was reported, by K.", labels=labels
-    )
-    # It falls where too little was predicted: no counter.
-    errors = GaugeMetricFamily(
-        "gesso_router_quality_error_sum",
-        "Sum over reported images of predicted minus reported relative quality.",
-        labels=labels,
-    )
-    absolute = CounterMetricFamily(
-        "gesso_router_quality_absolute_error_sum",
-        "Sum over reported images of how far predicted and reported relative quality lie apart.",
-        labels=labels,
-    )
-    for k, tally in tallies.items():
-        reports.add_metric([str(k)], tally.reports)
-        errors.add_metric([str(k)], tally.error_sum)
-        absolute.add_metric([str(k)], tally.absolute_sum)
-    return reports, errors, absolute
-
-
-def _counter(name: str, help_text: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(f"gesso_router_{name}", help_text, value=value)
-
-
-def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"gesso_router_{name}", help_text, value=value)
+    by_level = {(str(k),): tally for k, tally in tallies.items()}
+    reports = {k: t.reports for k, t in by_level.items()}
+    yield counter("gesso_router_quality_reports", reports)
+    errors = {k: t.error_sum for k, t in by_level.items()}
+    yield gauge("gesso_router_quality_error_sum", errors)
+    absolute = {k: t.absolute_sum for k, t in by_level.items()}
+    yield counter("gesso_router_quality_absolute_error_sum", absolute)

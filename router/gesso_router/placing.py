@@ -120,15 +120,15 @@ class Placer:
             run.options = self.options(reachable, run.embedding)
         if self._route is None:
             option = clipper_option(
-                run.options, fastest=self.policy == "ClipperHT", min_quality=run.job.min_quality
+                run.allowed, fastest=self.policy == "ClipperHT", min_quality=run.min_quality
             )
             return self._book(run, await self._turn(run, option), option, None)
         now = self._clock()
         ask = Ask(
-            options=run.options,
+            options=run.allowed,
             steps=self.models.steps[""],
             deadline_seconds=run.ticket.deadline_s - now,
-            min_quality=run.job.min_quality,
+            min_quality=run.min_quality,
             exclude=run.tried,
             accept_late=bool(run.tried),
         )

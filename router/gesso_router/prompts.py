@@ -50,16 +50,20 @@ class Prompts:
             None,
             self._model.guidance_scale,
         )
+        began = self._clock()
         if plain:
             run.embedding = await self._embed(job, embedder)
         if run.embedding is not None:
-            left = run.ticket.deadline_s - self._clock()
+            embedded = self._clock()
+            run.embed_seconds = embedded - began
+            left = run.ticket.deadline_s - embedded
             run.matches = await self._pool.lookup(
                 tenant,
                 run.embedding.tolist(),
                 self._fleet.reachable,
                 min(settings.lookup_longest, max(0.0, settings.lookup_share * left)),
             )
+            run.lookup_seconds = self._clock() - embedded
             run.options = self._placer.options(run.matches, run.embedding)
         nearest, predictor = run.matches[0] if run.matches else None, self._placer.predictor
         self._ledger.classify(

@@ -35,6 +35,33 @@ class Run:
     refused_by: list[str] = field(default_factory=list)
     failure: WorkerFailedError | None = None
     started_s: float | None = None
+    embed_seconds: float = 0.0
+    lookup_seconds: float = 0.0
+
+    @property
+    def allowed(self) -> tuple[Option, ...]:
+        """The options that it may be served by: those at its own K, where it names one.
+
+        Raises RequestError (INVALID) where no latent allows that K.
+        """
+        pinned = self.job.skipped_steps
+        if pinned is None:
+            return self.options
+        found = tuple(o for o in self.options if o.skipped_steps == pinned and not o.model)
+        if not found:
+            raise RequestError(
+                Ending.INVALID,
+                "no-latent",
+                f"skipped_steps: {pinned} is not possible now: no similar prompt has left a latent at "
+                "this step",
+                param="skipped_steps",
+            )
+        return found
+
+    @property
+    def min_quality(self) -> float:
+        """The floor that holds for it: none where it names its K itself."""
+        return self.job.min_quality if self.job.skipped_steps is None else 0.0
 
     @property
     def attempt(self) -> int:
@@ -65,8 +92,8 @@ OUTCOMES = {
 }
 
 
-#: UNAVAILABLE, but nothing was tried: shed in the accounts.
-REFUSED_AT_ONCE = {"no-worker", "not-ready"}
+#: Nothing was tried: shed in the accounts, whatever the client is told.
+REFUSED_AT_ONCE = {"no-worker", "not-ready", "no-latent"}
 
 
 def prompt_hash(prompt: str) -> str:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import grpc.aio
 import uvicorn
@@ -27,8 +27,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService, load_service
+from gesso.api.fleet import ConsoleMode
+from gesso.codebook import CodebookError
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
 from gesso_router import logs
+from gesso_router.console.pages import pages
+from gesso_router.console.watch import Watch
 from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
@@ -38,6 +42,7 @@ from gesso_router.http_api import create_app
 from gesso_router.models import Models
 from gesso_router.plan_store import PlanStore
 from gesso_router.predictor import load_predictor
+from gesso_router.probes import find_codebook
 from gesso_router.routing.quality import QualityPredictor
 from gesso_router.settings import RouterSettings
 from gesso_router.workers import WorkerPool
@@ -83,6 +88,7 @@ class Flags:
     plan_file: Path | None = None
     linger_s: float = 0.0
     drain_s: float = RouterSettings.drain_seconds
+    console: ConsoleMode | None = None
 
 
 class _HttpServer(uvicorn.Server):
@@ -117,6 +123,9 @@ class RouterServer:
         self.pool = WorkerPool(fleet, self.settings, on_change=lambda: self.router.gate.pump())
         self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)
         self.control = Control(self.router, self.pool, PlanStore(flags.state_dir), flags.plan_file)
+        mode = flags.console or service.spec.router.console
+        self._watch = None if mode == "Off" else Watch(self.router, mode)
+        self._watching: asyncio.Task[None] | None = None
         self.health = health.aio.HealthServicer()
         self.grpc_port = 0
         self.http_port = 0
@@ -153,7 +162,7 @@ class RouterServer:
         self.http_port = http_socket.getsockname()[1]
         self._http = _HttpServer(
             uvicorn.Config(
-                create_app(self.router),
+                create_app(self.router, *([pages(self._watch)] if self._watch else [])),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -162,13 +171,24 @@ class RouterServer:
             )
         )
         self._http_task = asyncio.create_task(self._http.serve([http_socket]), name="http")
+        if self._watch is not None:
+            self._watching = asyncio.create_task(self._watch.run(), name="console")
         self.control.restore()
         log.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
 
     async def load(self) -> None:
         """Loads the embedding model, unless the policy needs none; then health is SERVING."""
         if self.router.needs_embedder:
-            encode = await asyncio.to_thread(load_encoder, self.service.spec.router.embedding)
+            embedding = self.service.spec.router.embedding
+            encode = await asyncio.to_thread(load_encoder, embedding)
+            try:
+                codebook = await asyncio.to_thread(find_codebook, embedding)
+            except (CodebookError, OSError) as error:
+                raise EmbeddingLoadError(
+                    f"spec.router.embedding: {embedding!r}: {error}"
+                ) from error
+            if codebook is not None:
+                self.pool.probes.learn(codebook)
             self._embedder = TextEmbedder(
                 encode, self.settings.embed_batch, self.settings.embed_cache
             )
@@ -190,6 +210,8 @@ class RouterServer:
         await self._grpc.stop(self.settings.drain_seconds)
         if self._http_task is not None:
             await asyncio.wait({self._http_task}, timeout=self.settings.drain_seconds)
+        if self._watching is not None:
+            self._watching.cancel()
         await self.pool.close()
         if self._embedder is not None:
             await self._embedder.close()
@@ -271,6 +293,9 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         ),
     ):
         parser.add_argument(name, type=_seconds, default=default, metavar="S", help=says)
+    parser.add_argument(
+        "--console", choices=get_args(ConsoleMode), help="in place of spec.router.console"
+    )
     given = parser.parse_args(arguments)
     return Flags(
         given.grpc,
@@ -280,6 +305,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.plan_file,
         given.linger_seconds,
         given.drain_seconds,
+        given.console,
     )
 
 

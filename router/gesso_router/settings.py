@@ -16,10 +16,14 @@ class RouterSettings:
     stats_misses: int = 3
     """Polls missed in a row after which a worker counts as lost, and its requests go elsewhere."""
     lookup_share: float = 0.15
-    """Share of a request's deadline that a look-up on all shards may take; shards that miss it count
+    """Share of a request's deadline that a look-up may take; shards that miss it count
     as having no match, which costs far more work than the wait: a busy worker answers late."""
     lookup_longest: float = 1.0
     """The most that a look-up may take, however late the deadline."""
+    place_timeout: float = 2.0
+    """Deadline for telling a worker who answers for what, and the pause after a failure."""
+    withdraw_timeout: float = 5.0
+    """Deadline for having a worker forget what a request left; its disk may be slow."""
     lookup_limit: int = 2
     """Entries asked of each shard: the nearest may lack the level that the next holds."""
     embed_timeout: float = 2.0

@@ -36,6 +36,7 @@ class Raw:
     min_quality: float | None = None
     format: int = 0
     tenant: str = ""
+    skipped_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Job:
     min_quality: float
     format: int
     tenant: str
+    #: The K that it must be served at, whatever the policy; None: the policy's choice.
+    skipped_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ HTTP_NAMES = FieldNames(
 )
 
 
+def check_request_id(field: str, name: str) -> None:
+    """Raises RequestError (INVALID) on what cannot be the id of a request."""
+    if not _REQUEST_ID.match(name):
+        raise invalid(field, name, "1 to 128 of A-Z a-z 0-9 . _ : -")
+
+
 def invalid(field: str, value: object, allowed: str) -> RequestError:
     """A refusal that names the field, its value and what is allowed."""
     shown = repr(value) if isinstance(value, str) else f"{value}"
@@ -85,8 +94,8 @@ def invalid(field: str, value: object, allowed: str) -> RequestError:
 def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES) -> Job:
     """The job of a request. Raises RequestError (INVALID) on the first field that is not allowed."""
     model = service.spec.model
-    if raw.request_id and not _REQUEST_ID.match(raw.request_id):
-        raise invalid("request_id", raw.request_id, "1 to 128 of A-Z a-z 0-9 . _ : -")
+    if raw.request_id:
+        check_request_id("request_id", raw.request_id)
     _text("prompt", raw.prompt, empty=False)
     _text("negative_prompt", raw.negative_prompt, empty=True)
     width, height = raw.width or model.width, raw.height or model.height
@@ -112,6 +121,10 @@ def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES
         raw.tenant == "" or raw.tenant.isprintable()
     ):
         raise invalid(names.tenant, raw.tenant, f"at most {MAX_TENANT_BYTES} bytes, printable")
+    if raw.skipped_steps is not None and raw.skipped_steps not in service.ladder:
+        raise invalid(
+            "skipped_steps", raw.skipped_steps, f"one of {', '.join(map(str, service.ladder))}"
+        )
     return Job(
         request_id=raw.request_id or uuid.uuid4().hex,
         prompt=raw.prompt,
@@ -128,6 +141,7 @@ def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES
         ),
         format=raw.format or 1,
         tenant=raw.tenant,
+        skipped_steps=raw.skipped_steps,
     )
 
 

@@ -20,10 +20,12 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
+from gesso.codebook import to_bytes
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_router.fleet import Endpoint, Fleet, WorkerReport
+from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
+from gesso_router.probes import Probes
 from gesso_router.routing.quality import Match
 from gesso_router.settings import RouterSettings
 
@@ -56,6 +58,7 @@ class _Link:
     stub: Any
     poller: asyncio.Task[None] | None = None
     calls: set[Any] = field(default_factory=set)
+    placing: asyncio.Task[None] | None = None
 
 
 class WorkerPool:
@@ -74,11 +77,17 @@ class WorkerPool:
         self._clock = clock
         self._on_change = on_change
         self.unanswered_lookups = 0
+        #: Shards that look-ups have asked.
+        self.probed = 0
+        self.probes = Probes()
+        self._revision = 0
         self._links: dict[str, _Link] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def apply(self, endpoints: Sequence[Endpoint]) -> None:
-        """Takes the workers of a plan. Requests on workers that went are let finish."""
+    def apply(self, endpoints: Sequence[Endpoint], revision: int = 0) -> None:
+        """Takes the workers of a plan of a revision. Requests on workers that went are let finish."""
+        self.probes.apply(e.name for e in endpoints)
+        self._revision = revision
         came, went = self._fleet.apply(endpoints)
         for name in went:
             if link := self._links.pop(name, None):
@@ -107,26 +116,32 @@ class WorkerPool:
         timeout_seconds: float,
     ) -> list[Match]:
         """See Pool."""
-        links = [(e.name, self._links[e.name]) for e in workers if e.name in self._links]
+        asked = self.probes.asked(np.asarray(embedding, np.float32), workers)
+        links = [(e.name, self._links[e.name]) for e in asked if e.name in self._links]
         if not links:
             return []
-        request = worker_pb2.LookupRequest(
-            tenant=tenant, embedding=embedding, limit=self._settings.lookup_limit
-        )
+        self.probed += len(links)
+        # Who is asked for others, too, tells as many of theirs.
+        limit = self._settings.lookup_limit * (1 if len(asked) == len(workers) else 2)
+        request = worker_pb2.LookupRequest(tenant=tenant, embedding=embedding, limit=limit)
         calls = [
             asyncio.ensure_future(_answer(link.stub.Lookup(request, timeout=timeout_seconds)))
             for _, link in links
         ]
         answers = await asyncio.gather(*calls)
         self.unanswered_lookups += answers.count(None)
-        matches = [
-            Match(m.entry_id, name, m.similarity, tuple(m.held_levels), _vector(m.embedding))
-            for (name, _), answer in zip(links, answers, strict=True)
-            if answer is not None
-            for m in answer.matches
-        ]
-        matches.sort(key=lambda m: -m.similarity)
-        return matches
+        reachable = {e.name for e in workers}
+        matches: dict[tuple[str, str], Match] = {}
+        for (name, _), answer in zip(links, answers, strict=True):
+            for m in answer.matches if answer is not None else ():
+                key = (m.worker or name, m.entry_id)
+                # What its holder says of an entry is newer than what others know.
+                if key[0] in reachable and (not m.worker or key not in matches):
+                    levels = tuple(m.held_levels)
+                    matches[key] = Match(
+                        m.entry_id, key[0], m.similarity, levels, _vector(m.embedding)
+                    )
+        return sorted(matches.values(), key=lambda m: -m.similarity)
 
     async def generate(
         self,
@@ -164,6 +179,17 @@ class WorkerPool:
             call.cancel()
         raise WorkerFailedError(worker, "it ended without an image", retryable=True)
 
+    async def withdraw(self, request_ids: Sequence[str]) -> tuple[int, list[str]]:
+        """Has every worker forget what requests left: how many latents went, and who did not answer."""
+        request = worker_pb2.WithdrawRequest(request_ids=request_ids)
+        links = list(self._links.items())
+        timeout = self._settings.withdraw_timeout
+        answers = await asyncio.gather(
+            *(_withdrawn(link.stub.Withdraw(request, timeout=timeout)) for _, link in links)
+        )
+        unreached = [name for (name, _), a in zip(links, answers, strict=True) if a is None]
+        return sum(a or 0 for a in answers), unreached
+
     def _failure(self, worker: str, error: grpc.aio.AioRpcError) -> WorkerFailedError:
         code = error.code()
         if code is grpc.StatusCode.UNAVAILABLE and self._fleet.lost(worker, self._clock()):
@@ -194,6 +220,8 @@ class WorkerPool:
                     self._on_change()
             else:
                 self._take(name, answer, asked)
+                if self.probes.behind(name) and (link.placing is None or link.placing.done()):
+                    link.placing = asyncio.create_task(self._place(name, link), name="place")
             await asyncio.sleep(max(0.02, settings.stats_interval - (self._clock() - asked)))
 
     def _take(self, name: str, answer: worker_pb2.StatsResponse, asked: float) -> None:
@@ -202,8 +230,25 @@ class WorkerPool:
         except ValueError as error:
             log.warning("worker reports a bad profile", extra={"worker": name, "cause": str(error)})
             report = WorkerReport(ready=False, draining=answer.draining, profile=None)
+        self.probes.reported(name, answer.placement, answer.unannounced)
         self._fleet.reported(name, report, asked)
         self._on_change()
+
+    async def _place(self, name: str, link: _Link) -> None:
+        """Tells a worker who the workers are, and the cells; it is tried again while it is behind."""
+        assert self.probes.codebook is not None
+        request = worker_pb2.PlaceRequest(
+            workers=[
+                worker_pb2.Peer(name=e.name, address=e.address) for e in self._fleet.endpoints
+            ],
+            codebook=to_bytes(self.probes.codebook),
+            revision=self._revision,
+        )
+        try:
+            await link.stub.Place(request, timeout=self._settings.place_timeout)
+        except grpc.aio.AioRpcError as error:
+            log.debug("not placed", extra={"worker": name, "cause": error.code().name})
+            await asyncio.sleep(self._settings.place_timeout)
 
     @staticmethod
     def _end_calls(link: _Link) -> None:
@@ -212,8 +257,9 @@ class WorkerPool:
             call.cancel()
 
     def _retire(self, link: _Link, grace: float | None = None) -> None:
-        if link.poller:
-            link.poller.cancel()
+        for task in (link.poller, link.placing):
+            if task:
+                task.cancel()
         # No longer than a request may take.
         seconds = 2 * 3600.0 if grace is None else grace
         task = asyncio.create_task(_close(link, seconds))
@@ -241,6 +287,13 @@ async def _answer(call: Any) -> worker_pb2.LookupResponse | None:
     return answer
 
 
+async def _withdrawn(call: Any) -> int | None:
+    try:
+        return int((await call).latents)
+    except grpc.aio.AioRpcError:
+        return None
+
+
 def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
     """A worker's report from the wire. Raises ValueError on a profile that cannot be."""
     measured = stats.profile
@@ -261,4 +314,12 @@ def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
         queued=tuple((r.request_id, r.remaining_steps) for r in stats.queued),
         fingerprint=stats.fingerprint,
         model=stats.model,
+        cache=CacheReport(
+            entries=stats.cache_entries,
+            memory_bytes=stats.cache_bytes,
+            disk_bytes=stats.cache_disk_bytes,
+            corrupt=stats.cache_disk_corrupt,
+            unwritten=stats.cache_disk_unwritten,
+            failed=stats.cache_disk_failed,
+        ),
     )

@@ -139,6 +139,10 @@ BAD_FLEETS = (
     both("no capacity", "spec.cache.capacity", "0", ALLOWED),
     both("no capacity, as a number", "spec.cache.capacity", 0, ALLOWED),
     both("capacity beyond all disks", "spec.cache.capacity", "1025Pi", ALLOWED),
+    *(
+        both(f"disk of {size}", "spec.cache.disk", {"size": size}, ALLOWED, size)
+        for size in ("128Mo", "0", "1025Pi")
+    ),
     both("name in capitals", "metadata.name", "Small_1", _NAME),
     both("name that begins with a figure", "metadata.name", "1small", _NAME),
     both("name too long for its pods", "metadata.name", _LONG, _NAME),

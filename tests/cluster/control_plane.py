@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cluster.audit import POLICY
 from cluster.network import NODE_IP
 from cluster.orphans import Register
 from cluster.pki import Pki
@@ -96,6 +97,8 @@ class ControlPlane:
         assert self.pki is not None
         path = self.pki.path
         headers = "--requestheader"
+        policy = self.folder / "audit-policy.yaml"
+        policy.write_text(json.dumps(POLICY))
         self.processes.start(
             "apiserver",
             self.tools.kube("kube-apiserver"),
@@ -127,11 +130,17 @@ class ControlPlane:
             f"--kubelet-client-certificate={path('admin.crt')}",
             f"--kubelet-client-key={path('admin.key')}",
             "--endpoint-reconciler-type=lease",
+            *(f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"),
         )
         if not wait_for(self.ready, 60.0, 0.1):
             raise RuntimeError(
                 f"the API server did not come up:\n{self.processes.tail('apiserver')}"
             )
+
+    @property
+    def audit_log(self) -> Path:
+        """What service accounts have asked for, a line of JSON each."""
+        return self.folder / "audit.log"
 
     def kill_api_server(self) -> None:
         """Ends the API server as a crash would."""

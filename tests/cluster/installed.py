@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,24 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "gesso"
 SYSTEM = "gesso-system"
 _OPERATOR = "gesso-operator"
+
+#: What the Prometheus operator would bring, as far as it takes to own one.
+_MONITORS = "podmonitors.monitoring.coreos.com"
+_POD_MONITORS = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
+"""
 
 
 def chart_values() -> dict[str, Any]:
@@ -59,6 +78,11 @@ class Installed:
         if done.returncode:
             raise RuntimeError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    def prepare(self) -> None:
+        """Has the cluster know monitors, before an operator asks whether it does."""
+        self.cluster.kubectl("apply", "-f", "-", text=_POD_MONITORS)
+        self.cluster.kubectl("wait", "--for=condition=Established", f"crd/{_MONITORS}")
 
     def install(self, folder: Path, **more: Any) -> str:
         """`helm install`, and waits until the operator is ready."""
@@ -107,8 +131,22 @@ class Installed:
         """What there is, what pods go through, and the operator's last words: for who reads of a failure."""
         kubectl = self.cluster.kubectl
         found = kubectl("get", "dsvc,pods", "-A", "-o", "wide", check=False).stdout
-        events = kubectl("get", "events", "--sort-by=.lastTimestamp", check=False).stdout
-        return "\n".join([found, *events.splitlines()[-25:], self.operator_log(30)])
+        # Not all events have a lastTimestamp, the scheduler's among them.
+        events = kubectl(
+            "get", "events", "--sort-by=.metadata.creationTimestamp", check=False
+        ).stdout.splitlines()
+        node = kubectl("describe", "nodes", check=False).stdout
+        logs = [self.cluster.processes.tail(name) for name in ("scheduler", "manager")]
+        return "\n".join([found, *events[-25:], node, *logs, self.operator_log(30)])
+
+    def clear(self) -> None:
+        """Leaves the cluster without Gesso, whatever there is of it."""
+        kubectl = self.cluster.kubectl
+        kubectl("delete", "dsvc", "--all", "-A", "--timeout=30s", check=False)
+        with suppress(RuntimeError):
+            self.uninstall()
+        crds = ("diffusionservices.gesso.dev", _MONITORS)
+        kubectl("delete", "crd", *crds, "--ignore-not-found", "--timeout=60s", check=False)
 
     def wait(self, what: str, check: Callable[[], Any], seconds: float = 60.0) -> float:
         """Seconds until a check holds; fails with the operator's last words where it does not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,8 @@ NODE = "n0"
 STAYS = "until cluster-down"
 _NAMESPACE = "k8s.io"
 #: In the order in which they end.
-_PROCESSES = ("coredns", "kubelet", "kube-proxy", "scheduler", "manager")
+_COMPONENTS = ("scheduler", "manager")
+_PROCESSES = ("coredns", "kubelet", "kube-proxy", *_COMPONENTS)
 IMAGES = (
     *("localhost/pause:1", "localhost/gesso-operator:test", "localhost/gesso-router:test"),
     *(
@@ -138,7 +140,6 @@ class Cluster(ControlPlane):
 
     def _components(self) -> None:
         assert self.pki is not None
-        path = self.pki.path
         for user, subject in (
             ("manager", "/CN=system:kube-controller-manager"),
             ("scheduler", "/CN=system:kube-scheduler"),
@@ -146,6 +147,24 @@ class Cluster(ControlPlane):
         ):
             self.pki.issue(user, subject, f"IP:{NODE_IP}")
             self.pki.kubeconfig(self.server, user)
+        self._start_components()
+
+    def kill_api_server(self) -> None:
+        """Ends the API server as a crash of its machine would: what plans and controls there goes with it."""
+        for name in _COMPONENTS:
+            self.processes.end(name, signal.SIGKILL)
+        super().kill_api_server()
+
+    def start_api_server(self) -> None:
+        """Starts what `kill_api_server` has ended; ready when it returns. Raises RuntimeError."""
+        super().start_api_server()
+        # While the cluster comes up, their turn comes later.
+        if self.processes.running("kubelet"):
+            self._start_components()
+
+    def _start_components(self) -> None:
+        assert self.pki is not None
+        path = self.pki.path
         for name, component, more in (
             (
                 "manager",

@@ -91,6 +91,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "capacity as a number": {"spec.cache.capacity": 1048576},
     "capacity with a fraction": {"spec.cache": {"capacity": "1.5Gi", "isolation": "Shared"}},
+    "cache on disk": {"spec.cache": {"disk": {"size": "100Gi", "storageClassName": "local.nvme"}}},
     "longest name": {"metadata.name": "a" * 45},
     "pods": {
         "spec.workers.image": "example.com/worker:1",

@@ -268,6 +268,25 @@ def test_model_stays_unless_it_may_be_replaced(services: Services) -> None:
     services.patch({"spec": {"variants": [LADDER, LIGHT]}})
 
 
+@pytest.mark.parametrize(
+    ("at", "volume"), [("model", "storage"), ("cache", "disk")], ids=["model", "cache"]
+)
+def test_volumes_stay_as_they_were_claimed(services: Services, at: str, volume: str) -> None:
+    path, size = f"spec.{at}.{volume}", {"size": "20Gi"}
+    services.apply(BASE)
+    told = "volumes are claimed when a service is made, and stay as they are"
+    for before, after in ((None, size), (size, size | {"size": "30Gi"}), (size, None)):
+        services.kubectl("delete", "dsvc", "small")
+        services.apply(BASE if before is None else changed({path: before}))
+        services.patch({"spec": {"slo": {"latencySeconds": 5}}})
+        said = services.refused(
+            *("patch", "dsvc", "small", "--type=merge", "-p"),
+            json.dumps({"spec": {at: {volume: after}}}),
+        )
+        shown = ["none" if v is None else v["size"] for v in (after, before)]
+        assert f"{path}: Invalid value: {shown[0]} is not allowed: {told} ({shown[1]})" in said
+
+
 def test_server_side_apply_keeps_what_others_own(services: Services) -> None:
     services.apply(BASE, "--server-side", "--field-manager=git")
     services.kubectl("scale", "dsvc", "small", "--replicas=4")

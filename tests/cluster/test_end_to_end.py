@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster import audit
 from cluster.installed import ROOT, SYSTEM, Installed, merge_patch
 from cluster.load import Load, ask, png
 from cluster.node import Cluster
@@ -22,9 +24,18 @@ ROUTERS = "gesso.dev/service=tiny,app.kubernetes.io/component=router"
 _CALM = 0.4
 
 
+@pytest.fixture
+def gesso(cluster: Cluster) -> Iterator[Installed]:
+    """Gesso, not installed yet; afterwards nothing is left of it."""
+    found = Installed(cluster)
+    found.prepare()
+    yield found
+    found.clear()
+
+
 @pytest.mark.timeout(900)
-def test_walk(cluster: Cluster, tmp_path: Path) -> None:
-    gesso, walk = Installed(cluster), Walk()
+def test_walk(gesso: Installed, tmp_path: Path) -> None:
+    walk, cluster = Walk(), gesso.cluster
     kubectl = cluster.kubectl
     _install(gesso, walk, tmp_path)
     host = gesso.address("tiny")
@@ -50,6 +61,7 @@ def test_walk(cluster: Cluster, tmp_path: Path) -> None:
         f"In all of this {sum(counts.values())} requests were made: {counts['served']} served, "
         f"{counts['refused']} refused at once, {len(load.lost())} lost."
     )
+    _rights(gesso)
     _uninstall(gesso, walk)
     if os.environ.get("GESSO_WALKTHROUGH"):
         walk.write(ROOT / "docs" / "walkthrough.md")
@@ -128,6 +140,8 @@ def _scale(gesso: Installed, walk: Walk) -> None:
     walk.shown("kubectl scale dsvc tiny --replicas=3 && kubectl get dsvc tiny", shown)
     gesso.cluster.kubectl("scale", "dsvc", "tiny", "--replicas=2")
     gesso.wait("two workers again", lambda: len(gesso.pods(WORKERS)) == 2, 120)
+    took = gesso.service("tiny")["status"]["workers"]["startSeconds"]
+    assert 1 <= took <= 120
     assert '"event": "handed_over", "worker": "tiny-worker-2", "entries": ' in gesso.operator_log()
 
 
@@ -193,6 +207,27 @@ def _roll(gesso: Installed, walk: Walk, load: Load) -> None:
         f'kubectl patch dsvc tiny --type=merge -p \'{{"spec":{{"workers":{{"image":"{image}"}}}}}}\'',
         shown,
     )
+
+
+def _rights(gesso: Installed) -> None:
+    """Everything that the operator may do it has done here, and it asked for nothing else."""
+    kubectl, log = gesso.cluster.kubectl, gesso.cluster.audit_log
+    policy = ("networkpolicy", "tiny-worker")
+    kubectl("patch", "dsvc", "tiny", *merge_patch(networkPolicy=True))
+    gesso.wait("a network policy", lambda: gesso.cluster.get(*policy), 30)
+    kubectl("patch", "dsvc", "tiny", *merge_patch(networkPolicy=False))
+    gesso.wait("none", lambda: kubectl("get", *policy, check=False).returncode != 0, 30)
+    operator = "gesso-operator"
+    roles = [
+        gesso.cluster.get("clusterrole", operator),
+        gesso.cluster.get("role", f"{operator}-lease", "-n", SYSTEM),
+    ]
+    # The admission plugin that needs it asks about it, which is no request of its own.
+    asked_about = {("gesso.dev", "diffusionservices/finalizers", "update")}
+    may, account = audit.granted(roles), f"{SYSTEM}:{operator}"
+    assert may - asked_about == audit.used(log, account)
+    # A new Role takes the API server a moment.
+    assert audit.refused(log, account) <= may
 
 
 def _uninstall(gesso: Installed, walk: Walk) -> None:

@@ -16,35 +16,14 @@ pytestmark = pytest.mark.timeout(240)
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 
 
-#: What the Prometheus operator would bring, as far as it takes to own one.
-MONITORS = """
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: podmonitors.monitoring.coreos.com}
-spec:
-  group: monitoring.coreos.com
-  scope: Namespaced
-  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema:
-        openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
-"""
-
-
 @pytest.fixture(scope="module")
 def gesso(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """Gesso, installed for all tests here."""
     found = Installed(cluster)
-    monitors = "podmonitors.monitoring.coreos.com"
-    cluster.kubectl("apply", "-f", "-", text=MONITORS)
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{monitors}")
+    found.prepare()
     found.install(tmp_path_factory.mktemp("values"))
     yield found
-    found.uninstall()
-    cluster.kubectl("delete", "crd", "diffusionservices.gesso.dev", monitors)
+    found.clear()
 
 
 @pytest.fixture
@@ -114,7 +93,7 @@ def test_a_model_that_nobody_knows(gesso: Installed, apply: Callable[..., str]) 
     refused = gesso.cluster.kubectl(
         "patch", "dsvc", name, *merge_patch(model={"source": "builtin://tiny-sdxl"}), check=False
     )
-    assert "cannot be replaced" in refused.stderr
+    assert "unless allowReplace is true" in refused.stderr
     fixed = {"source": "builtin://tiny-sdxl", "allowReplace": True}
     gesso.cluster.kubectl("patch", "dsvc", name, *merge_patch(model=fixed))
     heals(gesso, name)

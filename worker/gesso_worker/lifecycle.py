@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import time
+from pathlib import Path
 
 import grpc
 import torch
@@ -15,12 +16,15 @@ from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso_worker.cache.folder import FolderError
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.errors import StartError
 from gesso_worker.holder import ModelHolder
 from gesso_worker.loading import OWN, Loaded, Loader
 from gesso_worker.logs import line
+from gesso_worker.metrics import serve_metrics
 from gesso_worker.servicer import WorkerServicer
 from gesso_worker.serving import Serving, Store, make_serving, make_store
 
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
 STOP_S = 0.5
+#: For what is not on disk yet, when all else has ended.
+FLUSH_S = 0.5
 REPORT_S = 10.0
 #: A denoising step that takes longer than this, and than twenty measured ones, means a device that hangs.
 HUNG_S = 60.0
@@ -41,11 +47,16 @@ async def serve(
     max_accepted: int,
     linger_s: float = 0.0,
     drain_s: float = 8.5,
+    disk: tuple[Path, int] | None = None,
+    fetch_deadline_s: float = FETCH_DEADLINE_S,
+    metrics: str | None = None,
 ) -> int:
     """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
 
     After the signal requests are still taken for `linger_s`, since routers hear of the end a little later;
-    what is accepted by then has `drain_s` to finish.
+    what is accepted by then has `drain_s` to finish. `disk` is the folder of the cache's tier on disk, and its
+    bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for, `metrics` the HOST:PORT
+    that Prometheus scrapes.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -54,15 +65,17 @@ async def serve(
     loader, peers = Loader(service, threads), Peers()
 
     def make(model: str, loaded: Loaded) -> Serving:
-        if servicer.store is None:  # the own model comes first, so that its latents are known
-            servicer.store = make_store(name, service, loaded.model, peers)
+        assert servicer.store is not None
         most = service.spec.workers.max_batch
         return make_serving(model, loaded, servicer.store, most, max_accepted, threads)
 
     holder = ModelHolder(loader, make)
     servicer = WorkerServicer(name, service.ladder, holder)
     server, healthy = await _listen(listen, servicer)
+    scraped = None
     try:
+        if metrics is not None:
+            scraped = serve_metrics(metrics, servicer.stats)
         loading = asyncio.ensure_future(loader.load(OWN))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -75,6 +88,13 @@ async def serve(
         except ModelLoadError as error:
             raise StartError(str(error)) from error
         dtype = loaded.model.dtype
+        try:
+            # In a thread: a large folder takes seconds to read.
+            servicer.store = await asyncio.to_thread(
+                make_store, name, service, loaded.model, peers, disk, fetch_deadline_s
+            )
+        except FolderError as error:
+            raise StartError(f"--cache-dir: {error}") from error
         holder.begin(loaded)
         # What is held from here on is the holder's to let go.
         del loaded, loading
@@ -88,8 +108,14 @@ async def serve(
             if holder.serving is not None:
                 await asyncio.to_thread(holder.serving.engine.stop, STOP_S)
     finally:
+        if scraped is not None:
+            await asyncio.to_thread(scraped.shutdown)
+            scraped.server_close()
+        await servicer.end()
         servicer.close()
         await server.stop(STOP_S)
+        if servicer.store is not None:
+            await asyncio.to_thread(servicer.store.shard.close, FLUSH_S)
         await peers.close()
 
 
@@ -194,6 +220,8 @@ def _report(holder: ModelHolder, store: Store | None, told: int) -> int:
             out_of_memory=now.out_of_memory,
             cache_entries=cache.entries,
             cache_bytes=cache.used_bytes,
+            cache_disk_bytes=cache.disk_used_bytes,
+            cache_disk_corrupt=cache.disk_corrupt,
         )
         logger.info(text)
     return now.ticks

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gesso.codebook import CodebookError, from_bytes
+from gesso.placement import Placement
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_worker.cache.peers import PeerError, unpack
-from gesso_worker.cache.shard import Portable
+from gesso_worker.cache.records import Portable, Post
 from gesso_worker.engine.images import ImageFormat
 
 PROMPT_BYTES = 4096
@@ -23,6 +25,8 @@ LARGEST_GUIDANCE = 50.0
 MOST_TARGETS = 64
 LONGEST_HAND_OVER_S = 600.0
 MOST_ENTRIES = 256
+MOST_FALLBACKS = 4
+MOST_WORKERS = 4096
 #: More uses than any entry has seen; a bound, since scores are sums of them.
 MOST_HITS = 1 << 40
 
@@ -82,6 +86,8 @@ class GenerateSpec:
     tenant: str
     embedding: NDArray[np.float32] | None
     keep_latents: bool
+    #: Where to look when the source is gone, in turn.
+    fallbacks: tuple[Source, ...] = ()
 
 
 def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) -> GenerateSpec:
@@ -117,6 +123,7 @@ def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) ->
         tenant=request.tenant,
         embedding=check_embedding(request.embedding) if request.embedding else None,
         keep_latents=request.keep_latents,
+        fallbacks=_check_fallbacks(request),
     )
 
 
@@ -147,10 +154,7 @@ def check_hand_over(request: worker_pb2.HandOverRequest, name: str) -> tuple[lis
     addresses = []
     for i, target in enumerate(request.targets):
         _check_length(f"targets[{i}].name", target.name, NAME_BYTES)
-        _check_length(f"targets[{i}].address", target.address, NAME_BYTES)
-        host, _, port = target.address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise BadRequestError(f"targets[{i}].address", repr(target.address), "host:port")
+        _check_address(f"targets[{i}].address", target.address)
         if target.name == name:
             raise BadRequestError(f"targets[{i}].name", name, "another worker than this one")
         if target.address not in addresses:
@@ -175,7 +179,7 @@ def check_entries(
         _check_length(f"entries[{i}].tenant", entry.tenant, NAME_BYTES)
         if not entry.levels:
             raise BadRequestError(f"entries[{i}].levels", "none", "at least one")
-        latents, hits = {}, {}
+        latents, hits, origins = {}, {}, {}
         for level in entry.levels:
             field = f"entries[{i}].levels"
             k = check_level(level.skipped_steps, ladder)
@@ -188,9 +192,71 @@ def check_entries(
             if array.shape != shape or not np.isfinite(array).all():
                 allowed = f"finite latents of shape {shape}"
                 raise BadRequestError(field, f"shape {array.shape}, or not finite", allowed)
+            _check_length(f"{field}.origin", level.origin, NAME_BYTES)
             latents[k], hits[k] = array, min(level.hits, MOST_HITS)
-        entries.append(Portable(entry.tenant, check_embedding(entry.embedding), latents, hits))
+            if level.origin:
+                origins[k] = level.origin
+        embedding = check_embedding(entry.embedding)
+        entries.append(Portable(entry.tenant, embedding, latents, hits, origins))
     return entries
+
+
+def check_withdraw(request: worker_pb2.WithdrawRequest) -> list[str]:
+    """Ids of requests. Raises BadRequestError."""
+    if len(request.request_ids) > MOST_ENTRIES:
+        raise BadRequestError("request_ids", len(request.request_ids), f"at most {MOST_ENTRIES}")
+    for i, name in enumerate(request.request_ids):
+        _check_length(f"request_ids[{i}]", name, NAME_BYTES)
+        if not name:
+            raise BadRequestError(f"request_ids[{i}]", "empty", "the id of a request")
+    return list(request.request_ids)
+
+
+def check_place(request: worker_pb2.PlaceRequest, name: str) -> tuple[Placement, dict[str, str]]:
+    """The placement, and the addresses of its workers; `name` is this one's. Raises BadRequestError."""
+    addresses: dict[str, str] = {}
+    for i, peer in enumerate(request.workers):
+        _check_length(f"workers[{i}].name", peer.name, NAME_BYTES)
+        _check_address(f"workers[{i}].address", peer.address)
+        if not peer.name or peer.name in addresses:
+            raise BadRequestError(f"workers[{i}].name", repr(peer.name), "a name, each once")
+        addresses[peer.name] = peer.address
+    if len(addresses) > MOST_WORKERS:
+        raise BadRequestError("workers", len(addresses), f"at most {MOST_WORKERS}")
+    if name not in addresses:
+        raise BadRequestError("workers", "those named", f"{name}, which was asked, among them")
+    try:
+        codebook = from_bytes(request.codebook)
+    except CodebookError as error:
+        raise BadRequestError("codebook", "what came", str(error)) from None
+    return Placement.of(codebook, tuple(addresses)), addresses
+
+
+def check_announce(
+    request: worker_pb2.AnnounceRequest, placement: Placement, ladder: tuple[int, ...]
+) -> list[Post]:
+    """What a worker of the placement tells. Raises BadRequestError."""
+    if request.worker not in placement.workers:
+        raise BadRequestError("worker", repr(request.worker), "one of the placement")
+    if len(request.signposts) > MOST_ENTRIES:
+        raise BadRequestError("signposts", len(request.signposts), f"at most {MOST_ENTRIES}")
+    posts = []
+    for i, post in enumerate(request.signposts):
+        field = f"signposts[{i}]"
+        _check_length(f"{field}.tenant", post.tenant, NAME_BYTES)
+        _check_length(f"{field}.entry_id", post.entry_id, NAME_BYTES)
+        if not post.entry_id:
+            raise BadRequestError(f"{field}.entry_id", "empty", "an entry's id")
+        levels = tuple(sorted(set(post.held_levels)))
+        for level in levels:
+            if not check_level(level, ladder):
+                raise BadRequestError(f"{field}.held_levels", 0, "levels above 0")
+        embedding = check_embedding(post.embedding) if levels else np.zeros(0, np.float32)
+        if levels and embedding.size != placement.codebook.dimensions:
+            allowed = f"{placement.codebook.dimensions}, as the codebook has it"
+            raise BadRequestError(f"{field}.embedding", f"{embedding.size} numbers", allowed)
+        posts.append(Post(post.entry_id, post.tenant, embedding, levels))
+    return posts
 
 
 def check_lookup(request: worker_pb2.LookupRequest) -> tuple[str, NDArray[np.float32], int]:
@@ -214,16 +280,31 @@ def check_embedding(values: object) -> NDArray[np.float32]:
 
 
 def _check_source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
-    source = request.source
-    if request.skipped_steps and not source.entry_id:
+    if request.skipped_steps and not request.source.entry_id:
         raise BadRequestError(
             "source", "none", "the entry to start from, where skipped_steps is above 0"
         )
+    source = _source("source", request.source)
+    return source if request.skipped_steps else None
+
+
+def _check_fallbacks(request: worker_pb2.WorkerGenerateRequest) -> tuple[Source, ...]:
+    if len(request.fallbacks) > MOST_FALLBACKS:
+        raise BadRequestError("fallbacks", len(request.fallbacks), f"at most {MOST_FALLBACKS}")
+    return tuple(_source(f"fallbacks[{i}]", s) for i, s in enumerate(request.fallbacks))
+
+
+def _source(name: str, source: worker_pb2.LatentSource) -> Source:
     for field in ("entry_id", "worker", "address"):
-        _check_length(f"source.{field}", getattr(source, field), NAME_BYTES)
-    if not request.skipped_steps:
-        return None
+        _check_length(f"{name}.{field}", getattr(source, field), NAME_BYTES)
     return Source(source.entry_id, source.worker, source.address)
+
+
+def _check_address(field: str, address: str) -> None:
+    _check_length(field, address, NAME_BYTES)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise BadRequestError(field, repr(address), "host:port")
 
 
 def _check_length(field: str, text: str, most: int) -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gesso.api import DiffusionService, SpecError, load_service
+from gesso.api.quantity import parse_bytes
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.errors import StartError
 
 BAD_START = 2
@@ -36,6 +38,10 @@ class Flags:
     max_accepted: int
     linger_s: float
     drain_s: float
+    cache_dir: Path | None = None
+    cache_disk_bytes: int | None = None
+    fetch_deadline_s: float = FETCH_DEADLINE_S
+    metrics: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,14 +70,36 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         ("--drain-seconds", 8.5, "then accepted ones have so long to finish (default 8.5)"),
     ):
         parser.add_argument(name, type=float, default=default, metavar="S", help=says)
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of its own to keep latents in beside memory; absent: memory only",
+    )
+    parser.add_argument(
+        "--cache-disk-bytes",
+        metavar="BYTES",
+        help="what the folder may take, a quantity such as 20Gi (default: spec.cache.disk.size)",
+    )
+    parser.add_argument(
+        "--fetch-deadline-ms",
+        type=float,
+        default=FETCH_DEADLINE_S * 1000,
+        metavar="MS",
+        help="what a latent at another worker is waited for (default %(default)g)",
+    )
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="serves /metrics for Prometheus; absent: not at all"
+    )
     given = parser.parse_args(arguments)
     if not _NAME.fullmatch(given.name):
         raise StartError(
             f"--name: {given.name!r} is not allowed: letters, digits, '-', '.', '_', at most 63"
         )
-    host, _, port = given.listen.rpartition(":")
-    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise StartError(f"--listen: {given.listen!r} is not allowed: HOST:PORT, port 1 to 65535")
+    for flag, address in (("--listen", given.listen), ("--metrics", given.metrics)):
+        host, _, port = (address or "any:1").rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise StartError(f"{flag}: {address!r} is not allowed: HOST:PORT, port 1 to 65535")
     if not 1 <= given.threads <= MOST_THREADS:
         raise StartError(f"--threads: {given.threads} is not allowed: 1 to {MOST_THREADS}")
     if not 1 <= given.max_accepted <= 10_000:
@@ -82,6 +110,20 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     ):
         if not 0 <= seconds <= 3600:
             raise StartError(f"{flag}: {seconds} is not allowed: seconds from 0 to 3600")
+    if not 1 <= given.fetch_deadline_ms <= 10_000:
+        raise StartError(
+            f"--fetch-deadline-ms: {given.fetch_deadline_ms} is not allowed: 1 to 10000"
+        )
+    disk_bytes = None
+    if given.cache_disk_bytes is not None:
+        try:
+            disk_bytes = parse_bytes(given.cache_disk_bytes)
+        except ValueError as error:
+            raise StartError(
+                f"--cache-disk-bytes: {given.cache_disk_bytes!r} is not allowed: {error}"
+            ) from None
+        if given.cache_dir is None:
+            raise StartError("--cache-disk-bytes: is of no use without --cache-dir")
     return Flags(
         given.name,
         given.listen,
@@ -90,6 +132,10 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.max_accepted,
         given.linger_seconds,
         given.drain_seconds,
+        given.cache_dir,
+        disk_bytes,
+        given.fetch_deadline_ms / 1000,
+        given.metrics,
     )
 
 
@@ -99,6 +145,19 @@ def read_service(path: Path) -> DiffusionService:
         return load_service(path)
     except SpecError as error:
         raise StartError(f"--service: {'; '.join(str(error).splitlines())}") from None
+
+
+def disk_place(flags: Flags, service: DiffusionService) -> tuple[Path, int] | None:
+    """Folder and bound of the cache's tier on disk; None for none. Raises StartError."""
+    if flags.cache_dir is None:
+        return None
+    disk = service.spec.cache.disk
+    size = flags.cache_disk_bytes or (disk.size_bytes if disk is not None else None)
+    if size is None:
+        raise StartError(
+            "--cache-dir: needs a bound: --cache-disk-bytes, or spec.cache.disk.size of the service"
+        )
+    return flags.cache_dir, size
 
 
 def check_listen(listen: str) -> None:
@@ -139,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flags.max_accepted,
                 flags.linger_s,
                 flags.drain_s,
+                disk_place(flags, service),
+                flags.fetch_deadline_s,
+                flags.metrics,
             )
         )
     except StartError as error:

@@ -89,6 +89,7 @@ class WorkerServicer(ShardServicer):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         job = await self._accept(serving, spec, deadline_s, sink, context)
+        finished = False
         try:
             print_ = serving.fingerprint(spec.guidance_scale, spec.negative_prompt)
             start = await serving.starts.find(spec, print_, time_left)
@@ -101,12 +102,16 @@ class WorkerServicer(ShardServicer):
                     event = Failed(FailureReason.DEADLINE, "the device does not answer")
                 if isinstance(event, Failed):
                     await abort(context, _STATUS[event.reason], event.message)
+                finished = isinstance(event, Finished)
                 yield self._told(event, spec)
-                if isinstance(event, Finished):
+                if finished:
                     return
         finally:
             # The client left, or its deadline passed; a job that ended is left alone.
             serving.engine.cancel(job)
+            if not finished and self.store is not None:
+                # Nobody has seen this image: it is nothing to start others from.
+                loop.run_in_executor(None, self.store.shard.retract, spec.request_id)
 
     async def Assign(  # noqa: N802
         self, request: worker_pb2.AssignRequest, context: Context
@@ -140,6 +145,10 @@ class WorkerServicer(ShardServicer):
         self, request: worker_pb2.StatsRequest, context: Context
     ) -> worker_pb2.StatsResponse:
         """See worker.proto."""
+        return await self.stats()
+
+    async def stats(self) -> worker_pb2.StatsResponse:
+        """What `Stats` answers."""
         holder, serving = self._holder, self._holder.serving
         ready = serving is not None and not self.draining and not holder.changing
         response = worker_pb2.StatsResponse(
@@ -172,7 +181,15 @@ class WorkerServicer(ShardServicer):
             response.cache_entries = cache.entries
             response.cache_bytes = cache.used_bytes
             response.cache_capacity_bytes = cache.capacity_bytes
+            response.cache_disk_bytes = cache.disk_used_bytes
+            response.cache_disk_capacity_bytes = cache.disk_capacity_bytes
+            response.cache_disk_corrupt = cache.disk_corrupt
+            response.cache_disk_unwritten = cache.disk_unwritten
+            response.cache_disk_failed = cache.disk_failed
             response.fingerprint = self.store.fingerprint
+        if self.announcer is not None and self.announcer.placement is not None:
+            response.placement = self.announcer.placement.version
+            response.unannounced = self.announcer.unannounced
         return response
 
     async def _ready(self, model: str, context: Context) -> Serving:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
 from gesso.api import DiffusionService
 from gesso.profile import Profile
+from gesso_worker.cache.disk import DiskTier
 from gesso_worker.cache.fingerprint import ModelIdentity, fingerprint
+from gesso_worker.cache.folder import LatentFolder
 from gesso_worker.cache.peers import Peers
 from gesso_worker.cache.shard import Shard
+from gesso_worker.cache.signposts import Signposts
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import Engine, EngineSettings, Job, Model
 from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.loading import OWN, Loaded
 from gesso_worker.requests import GenerateSpec, Limits
 from gesso_worker.starts import StartFinder
+
+#: Of the cache's memory, what signposts may take at most.
+SIGNPOST_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,9 @@ class Store:
     fingerprint: str
     ladder: tuple[int, ...]
     shape: tuple[int, ...]
+    #: What is known of others' entries.
+    signposts: Signposts = field(default_factory=lambda: Signposts(0))
+    fetch_deadline_s: float = FETCH_DEADLINE_S
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,26 @@ def identity_of(model: Model) -> ModelIdentity:
     )
 
 
-def make_store(name: str, service: DiffusionService, own: Model, peers: Peers) -> Store:
-    """An empty shard for latents of the service's own model."""
+def make_store(
+    name: str,
+    service: DiffusionService,
+    own: Model,
+    peers: Peers,
+    disk: tuple[Path, int] | None = None,
+    fetch_deadline_s: float = FETCH_DEADLINE_S,
+) -> Store:
+    """The shard for latents of the service's own model, with what lies in its folder on disk.
+
+    `disk` is that folder, and its bound in bytes; a peer has `fetch_deadline_s` to answer. Raises FolderError.
+    """
     cache = service.spec.cache
     print_ = fingerprint(identity_of(own), own.settings.guidance_scale)
-    shard = Shard(name, cache.capacity_bytes, shared=cache.isolation == "Shared")
-    return Store(name, shard, peers, print_, service.ladder, own.latent_shape)
+    tier = DiskTier(LatentFolder(disk[0]), disk[1]) if disk is not None else None
+    shared = cache.isolation == "Shared"
+    shard = Shard(name, cache.capacity_bytes, shared, tier, print_)
+    signposts = Signposts(int(SIGNPOST_SHARE * cache.capacity_bytes), shared, shard.reserve)
+    ladder, shape = service.ladder, own.latent_shape
+    return Store(name, shard, peers, print_, ladder, shape, signposts, fetch_deadline_s)
 
 
 def make_serving(
@@ -105,7 +130,9 @@ def make_serving(
     return Serving(
         model=name,
         engine=Engine(model, settings, keep_in(store) if name == OWN else None, live=live),
-        starts=StartFinder(store.name, store.shard, store.peers, model.latent_shape),
+        starts=StartFinder(
+            store.name, store.shard, store.peers, model.latent_shape, store.fetch_deadline_s
+        ),
         identity=identity_of(model),
         limits=Limits(
             spec.width, spec.height, spec.guidance_scale, store.ladder if name == OWN else (0,)
@@ -122,7 +149,14 @@ def keep_in(store: Store) -> Any:
         if not isinstance(spec, GenerateSpec) or spec.embedding is None:
             return
         arrays = {level: _array(tensor) for level, tensor in latents.items()}
-        store.shard.insert(spec.tenant, store.fingerprint, spec.embedding, arrays)
+        store.shard.insert(
+            spec.tenant,
+            store.fingerprint,
+            spec.embedding,
+            arrays,
+            spec.request_id,
+            wanted=lambda: not job.cancelled,
+        )
 
     return keep
 

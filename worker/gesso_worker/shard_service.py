@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import grpc
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso_worker.cache.announcer import Announcer
+from gesso_worker.cache.fetching import fetch
 from gesso_worker.cache.handover import hand_over
 from gesso_worker.cache.peers import pack
-from gesso_worker.requests import BadRequestError, check_entries, check_hand_over, check_lookup
+from gesso_worker.cache.records import Match
+from gesso_worker.requests import (
+    BadRequestError,
+    check_announce,
+    check_entries,
+    check_hand_over,
+    check_lookup,
+    check_place,
+    check_withdraw,
+)
 from gesso_worker.serving import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,7 +36,7 @@ async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoRetu
 
 
 class ShardServicer(worker_pb2_grpc.WorkerServicer):
-    """Lookup, FetchLatents, HandOver and StoreEntries; `store` is None until the own model was loaded."""
+    """What of the Worker service is about the shard; `store` is None until the own model was loaded."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,17 +44,24 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
         # Searching a large index takes tens of milliseconds, too long for the event loop.
         self._searches = ThreadPoolExecutor(1, "lookup")
         self._handing_over = False
+        self.announcer: Announcer | None = None
+        self._placed_by = 0
+        self._life = secrets.token_hex(8)
 
     async def Lookup(  # noqa: N802
         self, request: worker_pb2.LookupRequest, context: Context
     ) -> worker_pb2.LookupResponse:
         """See worker.proto. Finds what requests with the service's own guidance may start from."""
         store = await self._opened(context)
+
+        def find() -> list[Match]:
+            asked = (tenant, store.fingerprint, embedding, limit)
+            found = [*store.shard.lookup(*asked), *store.signposts.lookup(*asked)]
+            return sorted(found, key=lambda m: -m.similarity)[:limit]
+
         try:
             tenant, embedding, limit = check_lookup(request)
-            matches = await asyncio.get_running_loop().run_in_executor(
-                self._searches, store.shard.lookup, tenant, store.fingerprint, embedding, limit
-            )
+            matches = await asyncio.get_running_loop().run_in_executor(self._searches, find)
         except ValueError as error:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return worker_pb2.LookupResponse(
@@ -52,6 +71,7 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
                     similarity=m.similarity,
                     held_levels=m.held_levels,
                     embedding=m.embedding.tolist(),
+                    worker=m.worker,
                 )
                 for m in matches
             ]
@@ -62,7 +82,7 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
     ) -> worker_pb2.FetchLatentsResponse:
         """See worker.proto."""
         store = await self._opened(context)
-        held = store.shard.fetch(request.tenant, request.entry_id, request.skipped_steps)
+        held = await fetch(store.shard, request.tenant, request.entry_id, request.skipped_steps)
         if held is None:
             message = (
                 f"no latents of entry {request.entry_id!r} at {request.skipped_steps} or below"
@@ -117,10 +137,69 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
             stored = await asyncio.get_running_loop().run_in_executor(self._searches, take)
         except ValueError as error:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        stats = store.shard.stats()
-        return worker_pb2.StoreEntriesResponse(
-            stored=stored, free_bytes=max(0, stats.capacity_bytes - stats.used_bytes)
-        )
+        return worker_pb2.StoreEntriesResponse(stored=stored, free_bytes=store.shard.free_bytes)
+
+    async def Withdraw(  # noqa: N802
+        self, request: worker_pb2.WithdrawRequest, context: Context
+    ) -> worker_pb2.WithdrawResponse:
+        """See worker.proto."""
+        store = await self._opened(context)
+        try:
+            names = check_withdraw(request)
+        except BadRequestError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        went = [await asyncio.to_thread(store.shard.withdraw, name) for name in names]
+        return worker_pb2.WithdrawResponse(latents=sum(went))
+
+    async def Place(  # noqa: N802
+        self, request: worker_pb2.PlaceRequest, context: Context
+    ) -> worker_pb2.PlaceResponse:
+        """See worker.proto."""
+        store = await self._opened(context)
+        if request.revision < self._placed_by:
+            message = f"revision: {request.revision} is not allowed: at least {self._placed_by}"
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
+        try:
+            placement, addresses = await asyncio.to_thread(check_place, request, self.name)
+        except BadRequestError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self._placed_by = max(self._placed_by, request.revision)
+        if self.announcer is None:
+            self.announcer = Announcer(
+                self.name, store.shard, store.signposts, store.fingerprint, store.peers
+            )
+        self.announcer.place(placement, addresses)
+        return worker_pb2.PlaceResponse(placement=placement.version)
+
+    async def Announce(  # noqa: N802
+        self, request: worker_pb2.AnnounceRequest, context: Context
+    ) -> worker_pb2.AnnounceResponse:
+        """See worker.proto."""
+        store = await self._opened(context)
+        placement = self.announcer.placement if self.announcer is not None else None
+        for field, told, here in (
+            ("fingerprint", request.fingerprint, store.fingerprint),
+            ("placement", request.placement, placement.version if placement is not None else ""),
+        ):
+            if told != here:
+                message = f"{field}: {told!r} is not allowed: {here!r}, which is in force here"
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
+        assert placement is not None
+
+        def take() -> None:
+            posts = check_announce(request, placement, store.ladder)
+            store.signposts.keep(request.worker, store.fingerprint, posts)
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._searches, take)
+        except ValueError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return worker_pb2.AnnounceResponse(life=self._life)
+
+    async def end(self) -> None:
+        """Tells other workers nothing more."""
+        if self.announcer is not None:
+            await self.announcer.close()
 
     def close(self) -> None:
         """Ends the look-up thread."""

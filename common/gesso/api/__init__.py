@@ -7,6 +7,7 @@ from gesso.api.model import ModelSpec, OtherModelSpec, VariantSpec
 from gesso.api.service import (
     CacheSpec,
     DiffusionService,
+    DiskSpec,
     Metadata,
     SchedulingSpec,
     ServiceSpec,
@@ -32,6 +33,7 @@ __all__ = [
     "PLAN_HISTORY",
     "READY_PARTS",
     "CacheSpec",
+    "DiskSpec",
     "Condition",
     "ConditionStatus",
     "ConditionType",

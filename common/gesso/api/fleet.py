@@ -95,6 +95,10 @@ class WorkersSpec(ApiModel):
         return self.least < self.most
 
 
+#: What the router's page shows, see `RouterSpec.console`.
+ConsoleMode = Literal["Off", "Private", "Full"]
+
+
 class RouterSpec(ApiModel):
     """The part that takes requests in."""
 
@@ -110,6 +114,13 @@ class RouterSpec(ApiModel):
         description="open_clip model that embeds prompts: `builtin://tiny-clip`, a folder, or a hub id "
         "`hf-hub:...`. Empty: `builtin://tiny-clip` for `builtin://tiny-sdxl`, else "
         f"`{DEFAULT_EMBEDDING}`.",
+    )
+    console: ConsoleMode = Field(
+        default="Private",
+        description="The page at `/` of the router's HTTP port. `Private`: a prompt box and the live fleet; "
+        "an image is seen by who asked for it only. `Full`: recent images and their prompts, too, whoever "
+        "asked for them. `Off`: no page. Unless it is off, requests may name the K that they are to be served "
+        "at.",
     )
     image: str = Field(
         default="",

@@ -68,6 +68,10 @@ class StateDir:
         """The folder of the logs."""
         return self.path / "logs"
 
+    def cache(self, worker: str) -> Path:
+        """The folder of one worker's latents."""
+        return self.path / "cache" / worker
+
     def log(self, name: str) -> Path:
         """The log of one process."""
         return self.logs / f"{name}.log"
@@ -124,7 +128,7 @@ class StateDir:
         return None
 
     def remove(self) -> None:
-        """Removes what Gesso wrote here, and the directory if nothing else is in it."""
+        """Removes what Gesso wrote here but caches, which make the next start warm; empty folders too."""
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         for log in self.logs.glob("*.log*"):

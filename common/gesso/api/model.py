@@ -57,6 +57,18 @@ class ModelSpec(ApiModel):
         default="float16",
         description="Number type of the weights in memory; `float32` on a CPU.",
     )
+    vae: str = Field(
+        default="",
+        max_length=1024,
+        description="Another VAE than the model's own: a folder with an AutoencoderKL, or a hub id such as "
+        "`madebyollin/sdxl-vae-fp16-fix`, which decodes in float16, in half the memory. SD-XL's own overflows "
+        "there and runs in float32.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Whether the UNet's blocks are compiled (torch.compile): faster steps, for starts that "
+        "take minutes longer. Needs a C compiler in the worker's image: build its target `gpu-compile`.",
+    )
     allow_replace: bool = Field(
         default=False,
         description="Whether `source` may change: every latent in the caches is of no use afterwards, so that "

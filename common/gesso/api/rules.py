@@ -94,6 +94,18 @@ RULES = (
     *(
         Rule(
             at,
+            f"has(self.{volume}) == has(oldSelf.{volume}) && "
+            f"(!has(self.{volume}) || self.{volume} == oldSelf.{volume})",
+            "volumes are claimed when a service is made, and stay as they are (%s): make it anew for others",
+            f"has(self.{volume}) ? string(self.{volume}.size) : 'none'",
+            (f"has(oldSelf.{volume}) ? string(oldSelf.{volume}.size) : 'none'",),
+            field=f".{volume}",
+        )
+        for at, volume in (("spec.model", "storage"), ("spec.cache", "disk"))
+    ),
+    *(
+        Rule(
+            at,
             f"!self.source.startsWith('pvc://') || self.source.matches({cel_text(PVC_PATTERN)})",
             "pvc://CLAIM or pvc://CLAIM/FOLDER, the claim's name in lower case",
             "self.source",
@@ -161,11 +173,14 @@ RULES = (
         ("self.max",),
         field=".replicas",
     ),
-    Rule(
-        "spec.cache.capacity",
-        f"type(self) == int ? self > 0 && self <= {LARGEST_BYTES} : self.matches({cel_text(PATTERN)}) && "
-        "quantity(self).isGreaterThan(quantity('0')) && quantity(self).compareTo(quantity('1024Pi')) <= 0",
-        ALLOWED,
+    *(
+        Rule(
+            at,
+            f"type(self) == int ? self > 0 && self <= {LARGEST_BYTES} : self.matches({cel_text(PATTERN)}) && "
+            "quantity(self).isGreaterThan(quantity('0')) && quantity(self).compareTo(quantity('1024Pi')) <= 0",
+            ALLOWED,
+        )
+        for at in ("spec.cache.capacity", "spec.cache.disk.size")
     ),
     *(
         Rule(

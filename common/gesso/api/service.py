@@ -87,6 +87,45 @@ class SchedulingSpec(ApiModel):
     )
 
 
+class DiskSpec(ApiModel):
+    """A tier of the cache on disk."""
+
+    size: str = Field(
+        max_length=64,
+        json_schema_extra=INT_OR_STRING,
+        description="Bytes that each worker's cache takes of its disk at most, as a quantity: `100Gi`.",
+    )
+    storage_class_name: str | None = Field(
+        default=None,
+        max_length=253,
+        description="StorageClass of the volume that each worker gets; absent: the cluster's default. Best is "
+        "a local NVMe's: a latent is read whenever an image starts from it. Means nothing outside a cluster.",
+    )
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _whole_number(cls, value: object) -> object:
+        return whole_as_text(value)
+
+    @field_validator("size")
+    @classmethod
+    def _quantity(cls, value: str) -> str:
+        return _checked(value)
+
+    @property
+    def size_bytes(self) -> int:
+        """`size` in bytes."""
+        return parse_bytes(self.size)
+
+
+def _checked(quantity: str) -> str:
+    try:
+        parse_bytes(quantity)
+    except ValueError as error:
+        raise fault(str(error), quantity) from None
+    return quantity
+
+
 class CacheSpec(ApiModel):
     """The cache of intermediate latents."""
 
@@ -94,7 +133,12 @@ class CacheSpec(ApiModel):
         default="1Gi",
         max_length=64,
         json_schema_extra=INT_OR_STRING,
-        description="Bytes of latents that each worker keeps, as a quantity: `256Mi`.",
+        description="Bytes of latents that each worker keeps in memory, as a quantity: `256Mi`.",
+    )
+    disk: DiskSpec | None = Field(
+        default=None,
+        description="A disk beside the memory, which outlives restarts: latents that memory has no room for "
+        "are served from there, and a worker that comes back holds what it held. Absent: memory only.",
     )
     isolation: Literal["Tenant", "Shared"] = Field(
         default="Tenant",
@@ -110,11 +154,7 @@ class CacheSpec(ApiModel):
     @field_validator("capacity")
     @classmethod
     def _quantity(cls, value: str) -> str:
-        try:
-            parse_bytes(value)
-        except ValueError as error:
-            raise fault(str(error), value) from None
-        return value
+        return _checked(value)
 
     @property
     def capacity_bytes(self) -> int:

@@ -116,6 +116,12 @@ class WorkersStatus(ApiModel):
     summary: str = Field(
         default="", description="Ready of desired as `2/3`, for the column of `kubectl get`."
     )
+    start_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds from asking for a worker until it serves: the median of the last starts, which "
+        "the planner reckons with; absent until one was seen.",
+    )
     members: tuple[WorkerStatus, ...] = Field(
         default=(), description="The workers, where they are few (a local fleet)."
     )

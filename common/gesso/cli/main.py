@@ -157,7 +157,10 @@ def plan(
     ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="From idle to overload.")] = False,
     profile: Annotated[
-        Path | None, typer.Option(help="CSV: skipped_steps,batch,latency_s[,p95_s].")
+        Path | None,
+        typer.Option(
+            help="JSON of `gesso profile`, or CSV: skipped_steps,batch,latency_s[,p95_s]."
+        ),
     ] = None,
     quality_table: Annotated[
         str | None,
@@ -183,6 +186,29 @@ def plan(
 
     asked = Question(rate, current, sweep, profile, quality_table, tuple(model or ()), as_json)
     run(lifecycle.read_service(file), asked)
+
+
+@app.command()
+def profile(
+    file: Annotated[Path, typer.Option("--service", help="A DiffusionService in YAML.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the profile goes.")] = Path(
+        "profile.json"
+    ),
+    plot: Annotated[Path | None, typer.Option(help="A picture of it: profile.png.")] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Largest batch; default: the service's.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each K and batch.")] = 3,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="CPU threads; default: the service's.")
+    ] = None,
+) -> None:
+    """Measures a service's models on this machine, for `gesso plan` and `gesso simulate` --profile."""
+    if find_spec("gesso_worker") is None or find_spec("torch") is None:
+        raise CliError("gesso_worker is not installed: pip install 'gesso[worker]'")
+    from gesso.cli.profiling import profile as measured
+
+    measured(lifecycle.read_service(file), output, plot, max_batch, repeats, threads)
 
 
 def run_app(command: typer.Typer) -> None:

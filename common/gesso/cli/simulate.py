@@ -40,8 +40,8 @@ simulated cache that fills and evicts.
 --quality-table: prompt_row,similarity,q0,q5,q10,...: true relative quality (0 to 1) at each K, a column q<K>
 each.
 
---profile: skipped_steps,batch,latency_s[,p95_s]: latencies of whole batches; a fixed cost and the time of a
-step by batch size are fitted to them.
+--profile: what `gesso profile` wrote (.json), or skipped_steps,batch,latency_s[,p95_s]: latencies of whole
+batches; a fixed cost and the time of a step by batch size are fitted to them.
 
 --json: {scenario, seed, slo_seconds, policies: {NAME: {offered, served_in_slo, late, shed, lost,
 violation_ratio, relative_quality, mean_skipped_steps, plan_changes, switches, worker_hours}}, bounds:
@@ -144,6 +144,14 @@ def simulate(
         float | None,
         typer.Option(help="Seconds between two plans.", rich_help_panel=_FLEET),
     ] = None,
+    eviction: Annotated[
+        str,
+        typer.Option(
+            metavar="LCBFU|LRU|FIFO",
+            help="Which latents a simulated cache lets go of first.",
+            rich_help_panel=_FLEET,
+        ),
+    ] = "LCBFU",
     bounds: Annotated[
         bool,
         typer.Option(
@@ -177,6 +185,7 @@ def simulate(
         workers=workers,
         load_scale=load_scale,
         plan_interval=plan_interval,
+        eviction=eviction,
         raw=raw,
         day=day,
         seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from gesso.api import DiffusionService, ServiceStatus
 from gesso.rpc.v1 import router_pb2
@@ -16,6 +17,7 @@ from gesso_operator.cluster.events import EventSink
 from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.objects.common import Owned
 from gesso_operator.cluster.objects.config import plan_config
+from gesso_operator.cluster.records import PodRecord
 from gesso_operator.cluster.sizing import HAND_OVER_S, Size, resized, wanted
 from gesso_operator.cluster.status_writer import StatusWriter
 from gesso_operator.cluster.world import World
@@ -139,12 +141,14 @@ class PodFleet:
                     told,
                     pod.reason,
                     starting=not pod.ready and not pod.stuck,
+                    instance=pod.uid,
+                    start_seconds=_start_seconds(pod),
                 )
             )
         return tuple(sorted(found, key=lambda m: m.name))
 
     async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
-        """Keeps the plan, labels the pods with their level, and notes the size that is asked for."""
+        """Keeps the plan, labels the pods with their level and model, and notes the size that is asked for."""
         resizes = decision.fleet_size not in (None, self.size.target)
         self._planned = decision.fleet_size
         try:
@@ -167,10 +171,23 @@ class PodFleet:
     async def _label(self, decision: Decision) -> None:
         for pod in self._world.pods(self.key, names.WORKER):
             level = decision.assignment.get(pod.name)
-            if level is None or pod.deleting or pod.level == str(level):
+            if level is None or pod.deleting:
                 continue
-            body = {"metadata": {"labels": {names.LABEL_LEVEL: str(level)}}}
+            model = decision.models.get(pod.name, "")
+            if (pod.level, pod.model) == (str(level), model):
+                continue
+            # A null takes a label away.
+            labels = {names.LABEL_LEVEL: str(level), names.LABEL_MODEL: model or None}
+            body = {"metadata": {"labels": labels}}
             await self._api.patch("v1", "Pod", self.owned.namespace, pod.name, body)
+
+
+def _start_seconds(pod: PodRecord) -> float | None:
+    """From a pod's creation until it was found ready."""
+    if not (pod.ready and pod.created and pod.ready_since):
+        return None
+    took = datetime.fromisoformat(pod.ready_since) - datetime.fromisoformat(pod.created)
+    return took.total_seconds()
 
 
 def owned_of(service: DiffusionService, body: Mapping[str, object]) -> Owned:

@@ -10,6 +10,31 @@ from collections.abc import Callable, Mapping
 from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.runner import Runner, Tools
 from gesso_operator.loop import ControlLoop
+from gesso_operator.planning.explain import Reason
+
+#: Figures of a service, by what their metrics are called after `gesso_operator_`.
+GAUGES = (
+    *("solve_seconds", "price", "rate", "objective", "objective_held", "planned_switches"),
+    *(
+        "plan_made_seconds",
+        "data_fresh",
+        "workers_wanted",
+        "workers_ready",
+        "attainment",
+        "quality",
+    ),
+)
+
+#: Reasons that tell of missing data or a failed solve: the plan in force stays as it is.
+FROZEN = frozenset(
+    {
+        Reason.NO_REPORT,
+        Reason.STALE_REPORT,
+        Reason.NO_READY_WORKERS,
+        Reason.NO_PROFILE,
+        Reason.SOLVER_FAILED,
+    }
+)
 
 #: A loop may take so many of its intervals, and seconds, for a round before it counts as frozen.
 _PATIENCE, _PATIENCE_S = 3.0, 60.0
@@ -107,6 +132,14 @@ def _gauges(control: ControlLoop) -> dict[str, float | None]:
     if status.plan is not None:
         found["price"] = status.plan.price
         found["solve_seconds"] = status.plan.solve_millis / 1000
-    if control.decision is not None:
-        found["rate"] = control.decision.diagnostics.rate_mean
+    decision = control.decision
+    if decision is not None:
+        diagnostics = decision.diagnostics
+        found["rate"] = diagnostics.rate_mean
+        found["objective"] = diagnostics.objective
+        found["objective_held"] = diagnostics.objective_held
+        found["planned_switches"] = decision.switches
+        found["data_fresh"] = 0.0 if decision.reason in FROZEN else 1.0
+        if decision.plan is not None:
+            found["plan_made_seconds"] = decision.plan.made_at_s
     return found

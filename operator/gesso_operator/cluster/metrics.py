@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gesso_operator.cluster.manager import Manager
+from gesso.metrics.families import counter, gauge, summary
+from gesso_operator.cluster.manager import GAUGES, Manager
 
 
 class OperatorMetrics(Collector):
-    """Reads the manager when it is scraped."""
+    """Reads the manager when it is scraped; see gesso.metrics.catalogue."""
 
     def __init__(self, manager: Manager) -> None:
         """Nothing is counted here."""
@@ -26,43 +22,23 @@ class OperatorMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
         manager = self._manager
-        by_service = ["namespace", "service"]
-        leading = GaugeMetricFamily("gesso_operator_leading", "1 where this operator may act.")
-        leading.add_metric([], float(manager.leads))
-        yield leading
-        decisions = CounterMetricFamily(
-            "gesso_operator_decisions",
-            "Rounds of the control loop by reason; new_plan is whether a plan was made.",
-            labels=[*by_service, "reason", "new_plan"],
-        )
-        for (key, reason, changed), count in manager.decisions.items():
-            decisions.add_metric([*key, reason, str(changed).lower()], count)
-        yield decisions
-        names = (
-            ("solve_seconds", "Seconds that the last decision took."),
-            ("price", "Relative quality that one more worker-second would buy."),
-            ("rate", "Images per second that arrive, as planned for."),
-            ("workers_wanted", "Workers that are wanted."),
-            ("workers_ready", "Workers that serve."),
-            ("attainment", "Share served in time over the last minute."),
-            ("quality", "Mean predicted relative quality over the last minute."),
-        )
-        for name, says in names:
-            family = GaugeMetricFamily(f"gesso_operator_{name}", says, labels=by_service)
-            for key, gauges in manager.gauges().items():
-                value = gauges.get(name)
-                if value is not None:
-                    family.add_metric([*key], value)
-            yield family
-        rounds = SummaryMetricFamily(
-            "gesso_operator_round_seconds", "Rounds of a service's loop.", labels=by_service
-        )
-        for key, (count, seconds) in manager.rounds().items():
-            rounds.add_metric([*key], count, seconds)
-        yield rounds
-        writes = CounterMetricFamily("gesso_operator_status_writes", "Statuses written.")
-        writes.add_metric([], manager.status_writes)
-        yield writes
+        yield gauge("gesso_operator_leading", float(manager.leads))
+        decisions = {
+            (*key, reason, str(changed).lower()): float(count)
+            for (key, reason, changed), count in manager.decisions.items()
+        }
+        yield counter("gesso_operator_decisions", decisions)
+        told = manager.gauges()
+        for name in GAUGES:
+            rows = {
+                tuple(key): float(value)
+                for key, gauges in told.items()
+                if (value := gauges.get(name)) is not None
+            }
+            yield gauge(f"gesso_operator_{name}", rows)
+        rounds = {tuple(key): row for key, row in manager.rounds().items()}
+        yield summary("gesso_operator_round_seconds", rounds)
+        yield counter("gesso_operator_status_writes", manager.status_writes)
 
 
 def registry(manager: Manager) -> CollectorRegistry:

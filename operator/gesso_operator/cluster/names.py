@@ -13,6 +13,8 @@ KIND = "DiffusionService"
 
 LABEL_SERVICE = f"{GROUP}/service"
 LABEL_LEVEL = f"{GROUP}/skipped-steps"
+#: On a worker that is to hold another model: the name of its variant.
+LABEL_MODEL = f"{GROUP}/model"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 #: Of the part of the spec that router or workers read at start: a change of it is rolled out.

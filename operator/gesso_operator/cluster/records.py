@@ -25,7 +25,9 @@ _WAITING = {
 
 @dataclass(frozen=True)
 class PodRecord:
-    """One pod of a service. `reason` and `message` tell what keeps it from serving, if anything does."""
+    """One pod of a service. `reason` and `message` tell what keeps it from serving, if anything does; when it
+    was created, and ready or not as it is now, is in ISO 8601.
+    """
 
     name: str
     component: str
@@ -35,8 +37,11 @@ class PodRecord:
     deleting: bool = False
     restarts: int = 0
     level: str = ""
+    model: str = ""
     reason: str = ""
     message: str = ""
+    created: str = ""
+    ready_since: str = ""
 
     @property
     def stuck(self) -> bool:
@@ -50,17 +55,21 @@ def pod_record(body: Body) -> PodRecord:
     labels = meta.get("labels") or {}
     containers = status.get("containerStatuses") or []
     reason, message = _trouble(status, containers)
+    ready = _condition(status, "Ready")
     return PodRecord(
         name=meta["name"],
         component=labels.get(names.LABEL_COMPONENT, ""),
         uid=meta.get("uid", ""),
         ip=status.get("podIP") or "",
-        ready=_condition(status, "Ready").get("status") == "True",
+        ready=ready.get("status") == "True",
         deleting=bool(meta.get("deletionTimestamp")),
         restarts=sum(int(c.get("restartCount") or 0) for c in containers),
         level=labels.get(names.LABEL_LEVEL, ""),
+        model=labels.get(names.LABEL_MODEL, ""),
         reason=reason,
         message=message[:_LONGEST],
+        created=meta.get("creationTimestamp") or "",
+        ready_since=ready.get("lastTransitionTime") or "",
     )
 
 

@@ -59,7 +59,7 @@ class World:
             pods.pop(key.name, None)
         else:
             pods[key.name] = pod_record(body)
-        if _without_label(pods.get(key.name)) != _without_label(before):
+        if _without_labels(pods.get(key.name)) != _without_labels(before):
             self._tell(service, False)
 
     def owned_event(self, kind: str | None, body: Body) -> None:
@@ -86,9 +86,9 @@ def _asked(body: Body) -> tuple[object, ...]:
     return meta.get("uid"), meta.get("generation"), meta.get("deletionTimestamp")
 
 
-def _without_label(pod: PodRecord | None) -> PodRecord | None:
+def _without_labels(pod: PodRecord | None) -> PodRecord | None:
     """What is worth a look: the operator labels pods itself."""
-    return None if pod is None else replace(pod, level="")
+    return None if pod is None else replace(pod, level="", model="")
 
 
 def _key(body: Body) -> Key:

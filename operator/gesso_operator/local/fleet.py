@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 WORKER_MODULE = "gesso_worker.server"
 ROUTER_MODULE = "gesso_router.server"
 _PORT_TRIES = 3
+#: Workers that share a few cores answer late, and a step on them takes long: the wait is worth it.
+FETCH_DEADLINE_MS = 1000
 
 
 class LocalFleet:
@@ -51,12 +53,15 @@ class LocalFleet:
         self.http_address = f"{HOST}:{http_port}"
         file = str(state_dir.service_file.resolve())
         environment = child_environment(os.environ)
+        on_disk = service.spec.cache.disk is not None
 
         def worker(name: str) -> ManagedProcess:
             def command(address: str) -> list[str]:
                 return [
                     *(sys.executable, "-m", worker_module, "--name", name),
                     *("--listen", address, "--service", file, "--threads", "1"),
+                    *("--fetch-deadline-ms", str(FETCH_DEADLINE_MS)),
+                    *(("--cache-dir", str(state_dir.cache(name).resolve())) if on_disk else ()),
                 ]
 
             # A new port for each start: someone may have taken the old one meanwhile.

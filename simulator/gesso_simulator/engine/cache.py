@@ -14,14 +14,26 @@ from gesso_router.routing.quality import Match
 from gesso_router.settings import RouterSettings
 from gesso_worker.cache.policy import (
     DUPLICATE,
-    ENTRY_OVERHEAD_BYTES,
     ITEM_OVERHEAD_BYTES,
-    LcbfuPolicy,
+    POLICIES,
+    EvictionPolicy,
+    entry_bytes,
 )
 
 F32 = NDArray[np.float32]
 
 _FIRST_ROWS = 256
+
+
+#: The live cache's.
+LCBFU = "LCBFU"
+
+
+def eviction_policy(name: str) -> type[EvictionPolicy]:
+    """By its name. Raises ValueError on another than there are."""
+    if name not in POLICIES:
+        raise ValueError(f"eviction: {name!r} is not allowed: one of {', '.join(POLICIES)}")
+    return POLICIES[name]
 
 
 class SimulatedCache:
@@ -38,12 +50,13 @@ class SimulatedCache:
         capacity_bytes: int,
         latent_bytes: int,
         lookup_limit: int = RouterSettings.lookup_limit,
+        eviction: str = LCBFU,
     ) -> None:
         """Empty. `vectors` (p, d) are the prompts' unit vectors; prompt p + i is prompt i asked again.
 
         `capacity_bytes` is that of each worker, `latent_bytes` the size of one latent, `lookup_limit` the most
-        entries that a shard answers with. Raises ValueError on vectors not of length 1 and numbers out of
-        range.
+        entries that a shard answers with, `eviction` one of `POLICIES`. Raises ValueError on vectors not of
+        length 1 and numbers out of range.
         """
         lengths = np.linalg.norm(vectors, axis=1) if vectors.ndim == 2 else np.zeros(1)
         if not len(lengths) or not np.allclose(lengths, 1.0, atol=1e-3):
@@ -54,13 +67,14 @@ class SimulatedCache:
             raise ValueError(f"latent_bytes: {latent_bytes} is not allowed: 1 or more")
         if lookup_limit < 1:
             raise ValueError(f"lookup_limit: {lookup_limit} is not allowed: 1 or more")
-        LcbfuPolicy(capacity_bytes)
+        eviction_policy(eviction)(capacity_bytes)
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self._ladder = ladder
         self._steps = steps
         self._capacity = capacity_bytes
         self._latent_bytes = latent_bytes
         self._limit = lookup_limit
+        self._eviction = eviction
         self._shards: dict[str, _Shard] = {}
         self._next = 0
         self._lookups = self._found = self._near = 0
@@ -103,7 +117,7 @@ class SimulatedCache:
             return
         shard = self._shards.get(worker)
         if shard is None:
-            shard = _Shard(worker, self._capacity, self._vectors.shape[1])
+            shard = _Shard(worker, self._capacity, self._vectors.shape[1], self._eviction)
             self._shards[worker] = shard
         vector = self._vectors[prompt % len(self._vectors)]
         self._evictions += shard.insert(f"{worker}-{self._next}", vector, kept)
@@ -142,8 +156,8 @@ class SimulatedCache:
 class _Shard:
     """One worker's entries: vectors in the first rows of a matrix, always without a gap."""
 
-    def __init__(self, worker: str, capacity_bytes: int, size: int) -> None:
-        self.policy = LcbfuPolicy(capacity_bytes)
+    def __init__(self, worker: str, capacity_bytes: int, size: int, eviction: str) -> None:
+        self.policy = eviction_policy(eviction)(capacity_bytes)
         self.ids: list[str] = []
         self._worker = worker
         self._row: dict[str, int] = {}
@@ -177,8 +191,7 @@ class _Shard:
         nearest = self.nearest(vector, 1)
         known = bool(nearest) and nearest[0].similarity > DUPLICATE
         name = nearest[0].entry_id if known else entry_id
-        fixed = 4 * len(vector) + ENTRY_OVERHEAD_BYTES
-        admission = self.policy.admit(name, fixed, sizes)
+        admission = self.policy.admit(name, entry_bytes(len(vector)), sizes)
         for item in admission.evicted:
             if item.entry_id in self._row and not self.policy.levels(item.entry_id):
                 self._remove(item.entry_id)

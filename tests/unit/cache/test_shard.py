@@ -8,7 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gesso_worker.cache.policy import ENTRY_OVERHEAD_BYTES, ITEM_OVERHEAD_BYTES
+from gesso_worker.cache import policy
+from gesso_worker.cache.policy import ITEM_OVERHEAD_BYTES
 from gesso_worker.cache.shard import Shard
 
 SIZE = 16
@@ -31,7 +32,7 @@ def latents(*levels: int, fill: float = 1.0) -> dict[int, np.ndarray]:
 
 def entry_bytes(levels: int) -> int:
     item = 4 * int(np.prod(SHAPE)) + ITEM_OVERHEAD_BYTES
-    return 4 * SIZE + ENTRY_OVERHEAD_BYTES + levels * item
+    return policy.entry_bytes(SIZE) + levels * item
 
 
 @pytest.fixture

@@ -155,6 +155,24 @@ def test_a_token_storage_image_and_resources_reach_the_pods():
     assert "hub" not in [v["name"] for v in spec["volumes"]]
 
 
+def test_a_cache_on_disk_is_a_volume_with_room_for_it():
+    found = objects(cache={"disk": {"size": "10Gi", "storageClassName": "local.nvme"}})
+    workload = found["StatefulSet", "tiny-worker"]["spec"]
+    (claim,) = workload["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "cache"
+    assert claim["spec"]["storageClassName"] == "local.nvme"
+    assert int(claim["spec"]["resources"]["requests"]["storage"]) >= 1.1 * 10 * 2**30
+    assert workload["persistentVolumeClaimRetentionPolicy"] == {
+        "whenDeleted": "Delete",
+        "whenScaled": "Retain",
+    }
+    (container,) = workload["template"]["spec"]["containers"]
+    folder = Path(container["args"][container["args"].index("--cache-dir") + 1])
+    mount = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == "cache")
+    assert folder.parent == Path(mount)
+    assert "--cache-dir" not in str(objects()["StatefulSet", "tiny-worker"])
+
+
 @pytest.mark.parametrize("policy", [True, False])
 def test_what_is_optional_is_there_when_asked_for(policy):
     found = objects(Defaults("r", "w", monitors=True), networkPolicy=policy)

@@ -37,6 +37,10 @@ def test_a_pod_that_serves():
     record = pod_record(pod())
     assert (record.ready, record.ip, record.level, record.reason) == (True, "10.0.0.1", "10", "")
     assert ordinal(record.name) == 0
+    assert record.model == ""
+    body = pod()
+    body["metadata"]["labels"]["gesso.dev/model"] = "turbo"
+    assert pod_record(body).model == "turbo"
     assert ordinal("tiny-router-x") == -1
 
 
@@ -121,6 +125,10 @@ def test_the_world_tells_of_what_changed_and_of_nothing_else():
     assert told == [(tiny, False)] * 2
     world.pod_event("ADDED", pod())
     world.pod_event("MODIFIED", pod())
+    # Its labels are the operator's own.
+    labelled = pod()
+    labelled["metadata"]["labels"] |= {"gesso.dev/skipped-steps": "0", "gesso.dev/model": "turbo"}
+    world.pod_event("MODIFIED", labelled)
     world.pod_event("MODIFIED", pod(ready=False))
     assert told == [(tiny, False)] * 4
     assert [p.name for p in world.pods(tiny, "worker")] == ["tiny-worker-0"]

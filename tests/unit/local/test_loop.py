@@ -1,6 +1,7 @@
 """The loop's I/O against servers of the contract, in this process."""
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -184,3 +185,35 @@ async def test_loop_ticks_when_woken_and_ends_when_told(world):
     assert asyncio.get_running_loop().time() - began < 1.5
     stop.set()
     await asyncio.wait_for(running, 5)
+
+
+async def test_a_measured_start_replaces_the_guess_and_outlives_the_operator(world):
+    loop, fleet, router, _, _ = world
+    service = loop._service.model_copy(deep=True)
+    workers = service.spec.workers.model_copy(
+        update={"replicas": None, "min": 1, "max": 4, "start_seconds": 180.0}
+    )
+    service = service.model_copy(
+        update={"spec": service.spec.model_copy(update={"workers": workers})}
+    )
+    elastic = ControlLoop(
+        service, fleet, fleet, loop._clients, Silent("test"), lambda: router.now, elastic=True
+    )
+    assert elastic._settings.start_s == 180.0
+    up = fleet.list[1]
+    fleet.list[1] = replace(up, serving=False, starting=True, instance="a")
+    assert (await elastic.tick()).workers.start_seconds is None
+    fleet.list[1] = replace(up, instance="a", start_seconds=7.4)
+    status = await elastic.tick()
+    assert status.workers.start_seconds == elastic._settings.start_s == 7.0
+    again = ControlLoop(
+        service,
+        fleet,
+        fleet,
+        loop._clients,
+        Silent("test"),
+        lambda: router.now,
+        elastic=True,
+        status=status,
+    )
+    assert (await again.tick()).workers.start_seconds == again._settings.start_s == 7.0

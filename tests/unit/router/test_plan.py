@@ -19,7 +19,7 @@ class RecordingPool:
     def __init__(self) -> None:
         self.applied: list[list[str]] = []
 
-    def apply(self, endpoints: Any) -> None:
+    def apply(self, endpoints: Any, revision: int) -> None:
         self.applied.append([f"{e.name}@{e.address}:{e.assigned_skipped_steps}" for e in endpoints])
 
 

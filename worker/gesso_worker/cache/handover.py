@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gesso_worker.cache.peers import PeerError, Peers
-from gesso_worker.cache.shard import Portable, Shard
+from gesso_worker.cache.records import Portable
+from gesso_worker.cache.shard import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +94,15 @@ async def hand_over(
             logger.warning("no hand-over: %s", room)
         else:
             raise room
-    portable = (shard.portable(i) for i in shard.ranked(fingerprint))
-    left = deque(e for e in portable if e is not None)
+    ranked = deque(shard.ranked(fingerprint))
+    left: deque[Portable] = deque()
     taken, size, skipped, rounds = 0, 0, 0, 0
-    while left and free and clock() < until:
+    while free and clock() < until:
+        # Not all at once: those on disk may be more than memory holds.
+        want = BATCH_ENTRIES * len(free) - len(left)
+        left.extend(await asyncio.to_thread(_next, shard, ranked, want))
+        if not left:
+            break
         messages, without_room = deal(left, free, rounds)
         skipped += without_room
         rounds += 1
@@ -121,4 +127,14 @@ async def hand_over(
             size += sum(a.nbytes for e in kept for a in e.latents.values())
             kept_ids = {id(e) for e in kept}
             left.extendleft(e for e in reversed(batch) if id(e) not in kept_ids)
-    return HandedOver(taken, size, skipped + len(left))
+    return HandedOver(taken, size, skipped + len(left) + len(ranked))
+
+
+def _next(shard: Shard, ranked: deque[str], most: int) -> list[Portable]:
+    """The next entries that are still there; takes them from `ranked`."""
+    found: list[Portable] = []
+    while ranked and len(found) < most:
+        entry = shard.portable(ranked.popleft())
+        if entry is not None:
+            found.append(entry)
+    return found

@@ -11,12 +11,12 @@ import grpc
 import numpy as np
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_worker.cache.shard import HeldLatents, Latents, Portable
+from gesso_worker.cache.latent_file import Latents
+from gesso_worker.cache.records import HeldLatents, Portable, Post
 
 #: Bytes of a message between workers: SD-XL's latents are 128 KiB, an image of 4096 x 4096 may take 40 MB.
 MESSAGE_BYTES: Final = 64 << 20
-#: Longer than this and the K = 5 that it may save is lost again.
-FETCH_DEADLINE_S: Final = 1.0
+_CLOSE_S: Final = 1.0
 _MOST_CHANNELS: Final = 64
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
@@ -40,7 +40,7 @@ class Peers:
         wanted: int,
         shape: tuple[int, ...],
         fingerprint: str,
-        deadline_s: float = FETCH_DEADLINE_S,
+        deadline_s: float,
     ) -> HeldLatents:
         """The peer's largest held level of at most `wanted`. Raises PeerError.
 
@@ -74,7 +74,8 @@ class Peers:
             raise PeerError(f"{address}: {error.code().name}") from error
         if stats.fingerprint != fingerprint:
             raise PeerError(f"{address}: its latents are of fingerprint {stats.fingerprint!r}")
-        return max(0, int(stats.cache_capacity_bytes) - int(stats.cache_bytes))
+        memory = max(0, int(stats.cache_capacity_bytes) - int(stats.cache_bytes))
+        return memory + max(0, int(stats.cache_disk_capacity_bytes) - int(stats.cache_disk_bytes))
 
     async def store(
         self, address: str, fingerprint: str, entries: Sequence[Portable], deadline_s: float
@@ -93,6 +94,26 @@ class Peers:
         if len(response.stored) != len(entries):
             raise PeerError(f"{address}: {len(response.stored)} answers to {len(entries)} entries")
         return response
+
+    async def announce(
+        self,
+        address: str,
+        worker: str,
+        fingerprint: str,
+        placement: str,
+        posts: Sequence[worker_pb2.Signpost],
+        deadline_s: float,
+    ) -> str:
+        """Tells a peer what `worker` holds; gives the peer's life. Raises PeerError."""
+        stub: Any = worker_pb2_grpc.WorkerStub(self._channel(address))
+        request = worker_pb2.AnnounceRequest(
+            worker=worker, fingerprint=fingerprint, placement=placement, signposts=posts
+        )
+        try:
+            response = await stub.Announce(request, timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise PeerError(f"{address}: {error.code().name}: {error.details()}") from error
+        return str(response.life)
 
     async def close(self) -> None:
         """Closes every channel."""
@@ -113,7 +134,7 @@ class Peers:
         self._channels.move_to_end(address)
         if len(self._channels) > _MOST_CHANNELS:
             _, oldest = self._channels.popitem(last=False)
-            task = asyncio.ensure_future(oldest.close(FETCH_DEADLINE_S))
+            task = asyncio.ensure_future(oldest.close(_CLOSE_S))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         return channel
@@ -143,9 +164,22 @@ def pack_entry(entry: Portable) -> worker_pb2.CacheEntry:
                 dtype=array.dtype.name,
                 data=array.astype(_DTYPES[array.dtype.name], copy=False).tobytes(),
                 hits=entry.hits.get(level, 0),
+                origin=entry.origins.get(level, ""),
             )
             for level, array in sorted(entry.latents.items())
         ],
+    )
+
+
+def pack_post(entry_id: str, post: Post | None) -> worker_pb2.Signpost:
+    """What is told of an entry; None: it is gone."""
+    if post is None:
+        return worker_pb2.Signpost(entry_id=entry_id)
+    return worker_pb2.Signpost(
+        tenant=post.tenant,
+        entry_id=entry_id,
+        embedding=post.embedding.tolist(),
+        held_levels=post.held_levels,
     )
 
 

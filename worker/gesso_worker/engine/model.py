@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import diffusers
+import huggingface_hub
 import torch
 import transformers
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from gesso.builtin import builtin_path, is_builtin
+from gesso_worker.engine.acceleration import Acceleration, accelerate
 from gesso_worker.engine.schedule import Trajectory, make_scheduler
 
 _CLASS: Final = "StableDiffusionXLPipeline"
@@ -41,6 +43,9 @@ class ModelSettings:
     guidance_scale: float
     scheduler: str = "Euler"
     dtype: str = "float32"
+    #: Another VAE, as a source; empty: the model's own.
+    vae: str = ""
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,13 @@ class Model:
         return torch.as_tensor(noise) * trajectory.init_noise_sigma
 
 
-def find_weights(source: str) -> None:
-    """Looks at a model's folder, and downloads what the hub has of it: loading takes no network afterwards.
-
-    Raises ModelLoadError.
+def find_weights(source: str, vae: str = "") -> None:
+    """Looks at a model's folder, and its VAE's if that is another, and downloads what the hub has of them:
+    loading takes no network afterwards. Raises ModelLoadError.
     """
     _check_folder(source, _folder(source))
+    if vae:
+        _check_vae(vae)
 
 
 def load_model(settings: ModelSettings, device: str | None = None) -> Model:
@@ -105,7 +111,13 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
     dtype = _DTYPES[settings.dtype] if target.type == "cuda" else torch.float32
     folder = _folder(settings.source)
     variant = _check_folder(settings.source, folder)
+    other_vae = _check_vae(settings.vae) if settings.vae else None
     try:
+        parts = {}
+        if other_vae is not None:
+            parts["vae"] = diffusers.AutoencoderKL.from_pretrained(
+                other_vae, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
         pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
             folder,
             variant=variant,
@@ -113,6 +125,7 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
             use_safetensors=True,
             add_watermarker=False,
             local_files_only=True,
+            **parts,
         )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(target)
@@ -120,6 +133,7 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
             getattr(pipeline, part).requires_grad_(False).eval()
         if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.force_upcast:
             pipeline.vae.to(torch.float32)  # SD-XL's VAE overflows in float16
+        accelerate(pipeline, Acceleration.of(target, settings.compile))
         scheduler = make_scheduler(settings.scheduler, dict(pipeline.scheduler.config))
         Trajectory(scheduler, settings.steps)
         # Two steps of diffusers' own, so that its conventions hold whatever its version.
@@ -166,6 +180,27 @@ def _folder(source: str) -> Path:
     raise AssertionError("unreachable")
 
 
+def _check_vae(source: str) -> Path:
+    """The folder of a VAE of its own. Raises ModelLoadError unless it holds one in safetensors."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and _HUB_ID.fullmatch(source):
+        try:
+            files = ["config.json", "*.safetensors"]
+            folder = Path(huggingface_hub.snapshot_download(source, allow_patterns=files))
+        except (OSError, ValueError) as error:
+            reason = f"no such folder, and the hub gives: {_line(error)}"
+            raise _refused(source, reason, "vae") from error
+    try:
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _refused(source, f"config.json cannot be read: {_line(error)}", "vae") from None
+    if name != "AutoencoderKL":
+        raise _refused(source, f"config.json says {name!r}: AutoencoderKL is needed", "vae")
+    if not any(folder.glob("*.safetensors")):
+        raise _refused(source, "no safetensors file in it", "vae")
+    return folder
+
+
 def _check_folder(source: str, folder: Path) -> str | None:
     """The weights' variant to load. Raises ModelLoadError unless the folder holds an SD-XL in safetensors."""
     index = folder / "model_index.json"
@@ -200,8 +235,8 @@ def _digest(folder: Path, variant: str | None) -> str:
     return total.hexdigest()
 
 
-def _refused(source: str, reason: str) -> ModelLoadError:
-    return ModelLoadError(f"spec.model.source: {source!r} cannot be loaded: {reason}")
+def _refused(source: str, reason: str, field: str = "source") -> ModelLoadError:
+    return ModelLoadError(f"spec.model.{field}: {source!r} cannot be loaded: {reason}")
 
 
 def _line(error: BaseException) -> str:

@@ -40,6 +40,8 @@ def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
     try:
         conditioning = encode_prompt(model, _PROMPT, guidance_scale=scale)
         image, latents = _first_image(model, conditioning)
+        if model.settings.compile:
+            _compile(model, conditioning)
         encode = _median(model, lambda: encode_prompt(model, _PROMPT, guidance_scale=scale))
         decode = _median(model, lambda: _decode(model, latents))
         steps = _step_seconds(model, conditioning, max_batch, budget_s)
@@ -68,6 +70,22 @@ def _first_image(model: Model, conditioning: Conditioning) -> tuple[bytes, torch
         batch.tick()
     batch.replace([])
     return _decode(model, member.latents), member.latents
+
+
+def _compile(model: Model, conditioning: Conditioning) -> None:
+    """Ticks batches of unlike shape, so that none has to be compiled for while requests wait."""
+    plain = encode_prompt(model, _PROMPT)
+    guided, unguided = (conditioning, max(2.0, model.settings.guidance_scale)), (plain, 1.0)
+    if conditioning.negative_embeds is None:
+        guided = (encode_prompt(model, _PROMPT, guidance_scale=guided[1]), guided[1])
+    for kinds in ((guided,), (unguided,), (unguided, guided), (guided, guided)):
+        batch = DenoisingBatch(model.unet, model.device, model.dtype)
+        members = []
+        for prompt, scale in kinds:
+            trajectory = model.trajectory()
+            members.append(Member(trajectory, prompt, scale, model.noise(0, trajectory)))
+        batch.replace(members)
+        batch.tick()
 
 
 def _decode(model: Model, latents: torch.Tensor) -> bytes:
@@ -114,7 +132,7 @@ def _timed_tick(model: Model, batch: DenoisingBatch) -> float:
         member.trajectory.step = 0
     began = time.perf_counter()
     batch.tick()
-    _synchronise(model)
+    synchronise(model)
     return time.perf_counter() - began
 
 
@@ -123,12 +141,13 @@ def _median(model: Model, work: Callable[[], object]) -> float:
     for _ in range(_REPEATS):
         began = time.perf_counter()
         work()
-        _synchronise(model)
+        synchronise(model)
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
-def _synchronise(model: Model) -> None:
+def synchronise(model: Model) -> None:
+    """Waits until the device has done what it was given."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
 

@@ -18,7 +18,7 @@ class LatentSource(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class WorkerGenerateRequest(_message.Message):
-    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents", "model")
+    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents", "model", "fallbacks")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class WorkerGenerateRequest(_message.Message):
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     KEEP_LATENTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     prompt: str
     negative_prompt: str
@@ -47,7 +48,8 @@ class WorkerGenerateRequest(_message.Message):
     embedding: _containers.RepeatedScalarFieldContainer[float]
     keep_latents: bool
     model: str
-    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
+    fallbacks: _containers.RepeatedCompositeFieldContainer[LatentSource]
+    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ..., fallbacks: _Optional[_Iterable[_Union[LatentSource, _Mapping]]] = ...) -> None: ...
 
 class WorkerImage(_message.Message):
     __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds")
@@ -116,16 +118,18 @@ class LookupRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
-    __slots__ = ("entry_id", "similarity", "held_levels", "embedding")
+    __slots__ = ("entry_id", "similarity", "held_levels", "embedding", "worker")
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     HELD_LEVELS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     similarity: float
     held_levels: _containers.RepeatedScalarFieldContainer[int]
     embedding: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
+    worker: str
+    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ..., embedding: _Optional[_Iterable[float]] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
     __slots__ = ("matches",)
@@ -197,7 +201,7 @@ class RequestProgress(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., remaining_steps: _Optional[int] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch")
+    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +219,13 @@ class StatsResponse(_message.Message):
     LOADING_MODEL_FIELD_NUMBER: _ClassVar[int]
     SWITCH_ERROR_FIELD_NUMBER: _ClassVar[int]
     LAST_SWITCH_FIELD_NUMBER: _ClassVar[int]
+    CACHE_DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_DISK_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_DISK_CORRUPT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_DISK_UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    CACHE_DISK_FAILED_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    UNANNOUNCED_FIELD_NUMBER: _ClassVar[int]
     worker: str
     ready: bool
     draining: bool
@@ -232,7 +243,14 @@ class StatsResponse(_message.Message):
     loading_model: str
     switch_error: str
     last_switch: Switch
-    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ...) -> None: ...
+    cache_disk_bytes: int
+    cache_disk_capacity_bytes: int
+    cache_disk_corrupt: int
+    cache_disk_unwritten: int
+    cache_disk_failed: int
+    placement: str
+    unannounced: int
+    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("name", "address")
@@ -261,18 +279,20 @@ class HandOverResponse(_message.Message):
     def __init__(self, entries: _Optional[int] = ..., bytes: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
 
 class HeldLevel(_message.Message):
-    __slots__ = ("skipped_steps", "shape", "dtype", "data", "hits")
+    __slots__ = ("skipped_steps", "shape", "dtype", "data", "hits", "origin")
     SKIPPED_STEPS_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     HITS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     skipped_steps: int
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: str
     data: bytes
     hits: int
-    def __init__(self, skipped_steps: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ..., hits: _Optional[int] = ...) -> None: ...
+    origin: str
+    def __init__(self, skipped_steps: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ..., hits: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
 
 class CacheEntry(_message.Message):
     __slots__ = ("tenant", "embedding", "levels")
@@ -299,3 +319,61 @@ class StoreEntriesResponse(_message.Message):
     stored: _containers.RepeatedScalarFieldContainer[bool]
     free_bytes: int
     def __init__(self, stored: _Optional[_Iterable[bool]] = ..., free_bytes: _Optional[int] = ...) -> None: ...
+
+class WithdrawRequest(_message.Message):
+    __slots__ = ("request_ids",)
+    REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
+    request_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WithdrawResponse(_message.Message):
+    __slots__ = ("latents",)
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    latents: int
+    def __init__(self, latents: _Optional[int] = ...) -> None: ...
+
+class PlaceRequest(_message.Message):
+    __slots__ = ("workers", "codebook", "revision")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Peer]
+    codebook: bytes
+    revision: int
+    def __init__(self, workers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., codebook: _Optional[bytes] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class PlaceResponse(_message.Message):
+    __slots__ = ("placement",)
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    placement: str
+    def __init__(self, placement: _Optional[str] = ...) -> None: ...
+
+class Signpost(_message.Message):
+    __slots__ = ("tenant", "entry_id", "embedding", "held_levels")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    HELD_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    entry_id: str
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    held_levels: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, tenant: _Optional[str] = ..., entry_id: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., held_levels: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AnnounceRequest(_message.Message):
+    __slots__ = ("worker", "fingerprint", "placement", "signposts")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNPOSTS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    fingerprint: str
+    placement: str
+    signposts: _containers.RepeatedCompositeFieldContainer[Signpost]
+    def __init__(self, worker: _Optional[str] = ..., fingerprint: _Optional[str] = ..., placement: _Optional[str] = ..., signposts: _Optional[_Iterable[_Union[Signpost, _Mapping]]] = ...) -> None: ...
+
+class AnnounceResponse(_message.Message):
+    __slots__ = ("life",)
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    life: str
+    def __init__(self, life: _Optional[str] = ...) -> None: ...

@@ -69,6 +69,21 @@ class WorkerStub:
                 request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesRequest.SerializeToString,
                 response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesResponse.FromString,
                 _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/gesso.v1.Worker/Withdraw',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.WithdrawRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.WithdrawResponse.FromString,
+                _registered_method=True)
+        self.Place = channel.unary_unary(
+                '/gesso.v1.Worker/Place',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.PlaceRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.PlaceResponse.FromString,
+                _registered_method=True)
+        self.Announce = channel.unary_unary(
+                '/gesso.v1.Worker/Announce',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.AnnounceRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.AnnounceResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -128,6 +143,30 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Withdraw(self, request, context):
+        """Forgets the latents that requests left, wherever they are on this worker, and refuses what they may leave yet:
+        for images that a judge flagged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Place(self, request, context):
+        """Tells who the workers are and which cells of the embedding space there are, so that a look-up need ask only
+        few of them. Idempotent; one of a lower revision is refused (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Announce(self, request, context):
+        """What another worker holds of the cells that this one answers for. FAILED_PRECONDITION under another
+        fingerprint or placement.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +204,21 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.StoreEntries,
                     request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesRequest.FromString,
                     response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesResponse.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.WithdrawRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.WithdrawResponse.SerializeToString,
+            ),
+            'Place': grpc.unary_unary_rpc_method_handler(
+                    servicer.Place,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.PlaceRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.PlaceResponse.SerializeToString,
+            ),
+            'Announce': grpc.unary_unary_rpc_method_handler(
+                    servicer.Announce,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.AnnounceRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_worker__pb2.AnnounceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +410,87 @@ class Worker:
             '/gesso.v1.Worker/StoreEntries',
             gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesRequest.SerializeToString,
             gesso_dot_rpc_dot_v1_dot_worker__pb2.StoreEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.Worker/Withdraw',
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.WithdrawRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.WithdrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Place(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.Worker/Place',
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.PlaceRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.PlaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Announce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.Worker/Announce',
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.AnnounceRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_worker__pb2.AnnounceResponse.FromString,
             options,
             channel_credentials,
             insecure,

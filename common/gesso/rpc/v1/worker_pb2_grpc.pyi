@@ -54,6 +54,18 @@ class WorkerStub:
     """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
     another fingerprint are refused (FAILED_PRECONDITION).
     """
+    Withdraw: _grpc.UnaryUnaryMultiCallable[_worker_pb2.WithdrawRequest, _worker_pb2.WithdrawResponse]
+    """Forgets the latents that requests left, wherever they are on this worker, and refuses what they may leave yet:
+    for images that a judge flagged.
+    """
+    Place: _grpc.UnaryUnaryMultiCallable[_worker_pb2.PlaceRequest, _worker_pb2.PlaceResponse]
+    """Tells who the workers are and which cells of the embedding space there are, so that a look-up need ask only
+    few of them. Idempotent; one of a lower revision is refused (FAILED_PRECONDITION).
+    """
+    Announce: _grpc.UnaryUnaryMultiCallable[_worker_pb2.AnnounceRequest, _worker_pb2.AnnounceResponse]
+    """What another worker holds of the cells that this one answers for. FAILED_PRECONDITION under another
+    fingerprint or placement.
+    """
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -80,6 +92,18 @@ class WorkerAsyncStub(WorkerStub):
     StoreEntries: _aio.UnaryUnaryMultiCallable[_worker_pb2.StoreEntriesRequest, _worker_pb2.StoreEntriesResponse]  # type: ignore[assignment]
     """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
     another fingerprint are refused (FAILED_PRECONDITION).
+    """
+    Withdraw: _aio.UnaryUnaryMultiCallable[_worker_pb2.WithdrawRequest, _worker_pb2.WithdrawResponse]  # type: ignore[assignment]
+    """Forgets the latents that requests left, wherever they are on this worker, and refuses what they may leave yet:
+    for images that a judge flagged.
+    """
+    Place: _aio.UnaryUnaryMultiCallable[_worker_pb2.PlaceRequest, _worker_pb2.PlaceResponse]  # type: ignore[assignment]
+    """Tells who the workers are and which cells of the embedding space there are, so that a look-up need ask only
+    few of them. Idempotent; one of a lower revision is refused (FAILED_PRECONDITION).
+    """
+    Announce: _aio.UnaryUnaryMultiCallable[_worker_pb2.AnnounceRequest, _worker_pb2.AnnounceResponse]  # type: ignore[assignment]
+    """What another worker holds of the cells that this one answers for. FAILED_PRECONDITION under another
+    fingerprint or placement.
     """
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
@@ -146,6 +170,36 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_pb2.StoreEntriesResponse, _abc.Awaitable[_worker_pb2.StoreEntriesResponse]]:
         """Takes entries of another shard into what is free of this one; nothing is evicted for them. Entries of
         another fingerprint are refused (FAILED_PRECONDITION).
+        """
+
+    @_abc_1.abstractmethod
+    def Withdraw(
+        self,
+        request: _worker_pb2.WithdrawRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.WithdrawResponse, _abc.Awaitable[_worker_pb2.WithdrawResponse]]:
+        """Forgets the latents that requests left, wherever they are on this worker, and refuses what they may leave yet:
+        for images that a judge flagged.
+        """
+
+    @_abc_1.abstractmethod
+    def Place(
+        self,
+        request: _worker_pb2.PlaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.PlaceResponse, _abc.Awaitable[_worker_pb2.PlaceResponse]]:
+        """Tells who the workers are and which cells of the embedding space there are, so that a look-up need ask only
+        few of them. Idempotent; one of a lower revision is refused (FAILED_PRECONDITION).
+        """
+
+    @_abc_1.abstractmethod
+    def Announce(
+        self,
+        request: _worker_pb2.AnnounceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.AnnounceResponse, _abc.Awaitable[_worker_pb2.AnnounceResponse]]:
+        """What another worker holds of the cells that this one answers for. FAILED_PRECONDITION under another
+        fingerprint or placement.
         """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

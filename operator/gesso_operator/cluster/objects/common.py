@@ -22,6 +22,7 @@ PLAN_FILE = "plan.json"
 STATE_FOLDER = "/var/lib/gesso"
 HUB_FOLDER = "/var/cache/huggingface"
 MODEL_FOLDER = "/models"
+CACHE_FOLDER = "/var/cache/gesso"
 #: Between a pod's end and the moment at which nobody sends to it any more.
 LINGER_S = 4
 #: For what is accepted by then: the longest deadline of an SLO that is meant, and some.
@@ -156,6 +157,8 @@ def common_env() -> list[Object]:
     """Caches go where may be written; and only what is asked for is downloaded."""
     return [
         {"name": "HF_HOME", "value": HUB_FOLDER},
+        {"name": "TORCHINDUCTOR_CACHE_DIR", "value": f"{HUB_FOLDER}/torchinductor"},
+        {"name": "TRITON_CACHE_DIR", "value": f"{HUB_FOLDER}/triton"},
         {"name": "HOME", "value": "/tmp"},
         {"name": "USER", "value": "gesso"},
     ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from gesso_operator.cluster import names
 from gesso_operator.cluster.objects.common import (
+    CACHE_FOLDER,
     DRAIN_S,
     LINGER_S,
     MODEL_FOLDER,
@@ -23,6 +25,10 @@ from gesso_operator.cluster.objects.common import (
     token_env,
 )
 from gesso_operator.cluster.objects.config import claims_of, worker_hash
+
+_CACHE = "cache"
+#: What a volume must be larger than what it is to hold: a file system keeps up to a tenth for itself.
+_FILE_SYSTEM = 1.1
 
 
 def stateful_set(owned: Owned, image: str, replicas: int, defaults: Mapping[str, Any]) -> Object:
@@ -43,22 +49,15 @@ def stateful_set(owned: Owned, image: str, replicas: int, defaults: Mapping[str,
         "selector": {"matchLabels": names.selector(owned.name, names.WORKER)},
         "template": template,
     }
-    storage = owned.service.spec.model.storage
+    storage, disk = owned.service.spec.model.storage, owned.service.spec.cache.disk
+    claims = []
     if storage is not None:
-        claim: Object = {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": storage.size}},
-        }
-        if storage.storage_class_name is not None:
-            claim["storageClassName"] = storage.storage_class_name
-        spec["volumeClaimTemplates"] = [
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": "hub"},
-                "spec": claim,
-            }
-        ]
+        claims.append(_claim("hub", storage.size, storage.storage_class_name))
+    if disk is not None:
+        room = math.ceil(disk.size_bytes * _FILE_SYSTEM)
+        claims.append(_claim(_CACHE, str(room), disk.storage_class_name))
+    if claims:
+        spec["volumeClaimTemplates"] = claims
         spec["persistentVolumeClaimRetentionPolicy"] = {
             "whenDeleted": "Delete",
             "whenScaled": "Retain",
@@ -67,6 +66,19 @@ def stateful_set(owned: Owned, image: str, replicas: int, defaults: Mapping[str,
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": owned.metadata(names.worker(owned.name), names.WORKER),
+        "spec": spec,
+    }
+
+
+def _claim(name: str, size: str, storage_class: str | None) -> Object:
+    """A volume for each worker."""
+    spec: Object = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    if storage_class is not None:
+        spec["storageClassName"] = storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
         "spec": spec,
     }
 
@@ -96,6 +108,11 @@ def _pod(owned: Owned, image: str) -> Object:
         extra_mounts.append(mount)
     if service.spec.model.storage is None:
         extra.append({"name": "hub", "emptyDir": {}})
+    cache: list[str] = []
+    if service.spec.cache.disk is not None:
+        # A folder below the mount: a new file system brings one of its own along.
+        cache = ["--cache-dir", f"{CACHE_FOLDER}/latents"]
+        extra_mounts.append({"name": _CACHE, "mountPath": CACHE_FOLDER})
     container: Object = {
         "image": image,
         "command": ["python", "-m", "gesso_worker.server"],
@@ -103,6 +120,7 @@ def _pod(owned: Owned, image: str) -> Object:
             *("--name", "$(POD_NAME)", "--listen", f"0.0.0.0:{names.WORKER_PORT}"),
             *("--service", f"{SERVICE_FOLDER}/{SERVICE_FILE}", "--threads", str(workers.threads)),
             *("--linger-seconds", str(LINGER_S), "--drain-seconds", str(DRAIN_S)),
+            *cache,
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

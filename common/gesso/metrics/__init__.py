@@ -1,0 +1,1 @@
+"""Every metric that a part of Gesso exposes to Prometheus, declared once."""

@@ -1,0 +1,1 @@
+"""Measures a service's models on this device, for `gesso profile`."""

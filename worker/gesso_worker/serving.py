@@ -113,9 +113,18 @@ def make_store(
 
 
 def make_serving(
-    name: str, loaded: Loaded, store: Store, max_batch: int, max_accepted: int, threads: int
+    name: str,
+    loaded: Loaded,
+    store: Store,
+    max_batch: int,
+    max_accepted: int,
+    threads: int,
+    fixed_guidance: bool = False,
 ) -> Serving:
-    """A model at work; its engine is not started yet. Other models than the own one keep no latents."""
+    """A model at work; its engine is not started yet. Other models than the own one keep no latents.
+
+    With `fixed_guidance` the model's own guidance scale holds, whatever requests name.
+    """
     model, profile = loaded.model, loaded.warm.profile
     settings = EngineSettings(
         # Larger batches did not fit into memory at warm-up.
@@ -135,7 +144,11 @@ def make_serving(
         ),
         identity=identity_of(model),
         limits=Limits(
-            spec.width, spec.height, spec.guidance_scale, store.ladder if name == OWN else (0,)
+            spec.width,
+            spec.height,
+            spec.guidance_scale,
+            store.ladder if name == OWN else (0,),
+            fixed_guidance,
         ),
         live=live,
     )

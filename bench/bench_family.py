@@ -7,8 +7,8 @@ workers' measured profiles make at K = 0, a third at `--load` times that, the re
 and written to bench/out/family.json: each plan with its reason, each change of model with what it cost (its
 worker's own figures), and what was served. Fails unless a worker went over and all came back, every plan had a
 reason, no request was lost, a change to a model in memory took less than a tenth of a load, and no worker went
-over more than once (flapping). Load is relative to this machine; where an image in full takes so long that it is
-hardly done by the sample's deadline, as on a busy one, name a longer one.
+over more than once (flapping). Load is relative to this machine; where it is so busy that an image in full is
+hardly done by the sample's deadline, name a longer one.
 """
 
 from __future__ import annotations

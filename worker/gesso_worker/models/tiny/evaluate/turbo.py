@@ -16,7 +16,7 @@ from tqdm import tqdm
 from gesso.builtin import TINY_SDXL_TURBO, builtin_path
 from gesso_worker.models.tiny import architecture, clip_model, folders
 from gesso_worker.models.tiny.checker import AttributeChecker
-from gesso_worker.models.tiny.evaluate import floors, speed
+from gesso_worker.models.tiny.evaluate import floors, speed, turbo_card
 from gesso_worker.models.tiny.evaluate.sheets import COLUMNS, FOLDER, PROMPTS, tile
 from gesso_worker.models.tiny.sampling import GUIDANCE, STEPS, Parts
 
@@ -126,8 +126,6 @@ def sheet() -> None:
 
 def run() -> None:
     """Measure, and write ``measured.json`` and the card beside the turbo's weights, and the sheet."""
-    from gesso_worker.models.tiny.evaluate import turbo_card
-
     measured = {
         "quality": quality(),
         "speed": speeds(),

@@ -341,7 +341,7 @@ class Router:
         address = self.fleet.address(match.worker) if match is not None and away else None
         embedding = [] if run.embedding is None else run.embedding.tolist()
         wanted = run.job.skipped_steps is None and not option.model
-        keep = (
+        run.kept = (
             bool(embedding)
             and wanted
             and keep_latents(
@@ -359,7 +359,7 @@ class Router:
             option,
             address or "",
             embedding,
-            keep,
+            run.kept,
         )
 
     def _quality(self, run: Run, option: Option, used: int) -> float:

@@ -201,7 +201,7 @@ def test_a_prompt_typed_is_seen_to_become_an_image_and_the_charts_move(browser, 
     until(driver, lambda d: len(chart(d, "mix")) == 6)
     before = {name: chart(driver, name) for name in ("mix", "slo", "quality", "queue")}
     until(driver, lambda d: all(chart(d, name) != was for name, was in before.items()))
-    assert re.match(r"\d+(\.\d)? %", driver.find_element(By.CSS_SELECTOR, "#chart-slo .now").text)
+    assert re.match(r"\d+(\.\d)?\s%", driver.find_element(By.CSS_SELECTOR, "#chart-slo .now").text)
     assert len(driver.find_elements(By.CSS_SELECTOR, "#workers li")) == 2
     assert "mix" in until(driver, lambda d: text(d, "why"))
     # Every picture says its K; those of similar prompts say where their latents came from.

@@ -80,9 +80,10 @@ def test_a_window_that_is_not_shorter_than_the_history_is_refused() -> None:
 
 def test_plans_are_noted_once_the_newest_first_and_few() -> None:
     history = History(plans=2)
-    for revision in (1, 1, 2, 3, 3):
-        history.note(PlanNote(revision, 0.0, "0:2", 0.0, "Load", "more comes"))
-    assert [p.revision for p in history.plans] == [3, 2]
+    told = ((1, "0:2"), (1, "0:2"), (2, "0:1,5:1"), (3, "5:2"), (3, "5:2"), (4, "5:2"))
+    for revision, mix in told:
+        history.note(PlanNote(revision, 0.0, mix, 0.0, "Load", "more comes"))
+    assert [(p.revision, p.times) for p in history.plans] == [(4, 2), (2, 1)]
 
 
 def picture(data: bytes = b"image", source: Source | None = None, angle: float = 0.0) -> Picture:
@@ -271,7 +272,8 @@ async def test_state_tells_counters_workers_and_the_plan_in_words(
     assert [p["seq"] for p in state["points"]] == [2]
     assert sum(state["points"][0]["levels"]) == 1
     assert state["plans"] == [
-        {"revision": 3, "at": 99.0, "mix": "0:1,10:1", "price": 0.1, "reason": "Load", "message": "why"}
+        {"revision": 3, "at": 99.0, "mix": "0:1,10:1", "price": 0.1,
+         "reason": "Load", "message": "why", "times": 1}
     ]  # fmt: skip
     assert [w["name"] for w in state["workers"]] == ["a", "b"]
     assert (state["service"]["ladder"], state["ready"]) == ([0, 5, 10, 15, 20, 25], True)

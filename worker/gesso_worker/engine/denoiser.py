@@ -102,7 +102,9 @@ class Denoiser:
             self.limit = max(1, min(self.limit, len(self.active)) // 2)
             self._good_ticks = 0
             logger.warning("out of memory outside of denoising: a batch of at most %d", self.limit)
-            self._ledger.lock.wait_for(lambda: len(self.active) <= self.limit, timeout_s)
+            self._ledger.lock.wait_for(
+                lambda: len(self.active) <= self.limit or self._stopping, timeout_s
+            )
 
     def stop(self) -> None:
         """Ends the loop at the next step boundary."""

@@ -50,7 +50,7 @@ class LatentProjection:
             self.images += 1
 
     def preview(self, denoised: Tensor) -> bytes:
-        """A JPEG of a denoised sample (1, C, H, W), a pixel for each latent one; empty before the first image."""
+        """A JPEG of a denoised sample (1, C, H, W), a pixel for each of its; empty before the first image."""
         with self._lock:
             weights = self._weights
         if weights is None:

@@ -49,7 +49,7 @@ pytestmark = [
         not {TINY_SDXL, TINY_CLIP} <= set(builtin_names()),
         reason="the builtin models are not there",
     ),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
 ]
 
 
@@ -75,11 +75,11 @@ def fleet(tmp_path_factory):
     ports = ("--grpc-port", str(free_port()), "--http-port", str(http))
     command = [sys.executable, "-m", "gesso.cli.main"]
     up = subprocess.run(
-        [*command, "up", "tiny.yaml", *ports],
+        [*command, "up", "tiny.yaml", "--timeout", "300", *ports],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=360,
         check=False,
     )
     assert up.returncode == 0, up.stderr

@@ -216,9 +216,7 @@ def run(options: common.Options, compiled: bool = True) -> None:
         shape = (BATCH, architecture.LATENT_CHANNELS, *[architecture.LATENT_SIDE] * 2)
         x = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * grid[0].sigmas[0]
         total = 0.0
-        for mine, theirs in zip(
-            grid, segments(1 if step < FOLDING * steps else 2), strict=True
-        ):
+        for mine, theirs in zip(grid, segments(1 if step < FOLDING * steps else 2), strict=True):
             sigma, after = mine.sigmas
             wanted = velocity(x, teacher.walk(x, theirs, chosen), sigma, after)
             at = torch.tensor(mine.times[0])

@@ -26,7 +26,7 @@ PROBES: Final = 2
 #: With fewer workers a look-up asks them all.
 PLACED_FROM: Final = 5
 #: A worker's cells weigh at most so many times the mean.
-BOUND: Final = 1.25
+BOUND: Final = 1.5
 
 
 @dataclass(frozen=True, eq=False)

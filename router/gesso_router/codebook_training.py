@@ -22,7 +22,7 @@ from gesso_router.embedding import EmbeddingLoadError, load_encoder
 F32 = NDArray[np.float32]
 
 CENTROIDS = 1024
-CELLS = 64
+CELLS = 128
 _BATCH = 64
 _ROUNDS = 25
 _CHUNK = 4096

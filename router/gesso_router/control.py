@@ -13,9 +13,13 @@ from gesso_router.core import Router
 from gesso_router.ledger import Outcome
 from gesso_router.plan_store import PlanError, PlanStore, plan_of, read_plan, settings_of
 from gesso_router.routing.choose import fleet_backlog_seconds
+from gesso_router.validation import check_request_id, invalid
 from gesso_router.workers import WorkerPool
 
 log = logging.getLogger(__name__)
+
+#: Requests in one call to withdraw what they left.
+MOST_WITHDRAWN = 256
 
 
 class StaleRevisionError(Exception):
@@ -116,6 +120,19 @@ class Control:
         return router_pb2.ReportQualityResponse(
             predicted_quality=verdict.predicted_quality, learned=verdict.learned
         )
+
+    async def withdraw(
+        self, request: router_pb2.WithdrawImagesRequest
+    ) -> router_pb2.WithdrawImagesResponse:
+        """Has every worker forget what requests left. Raises RequestError (INVALID)."""
+        ids = list(request.request_ids)
+        if not 1 <= len(ids) <= MOST_WITHDRAWN:
+            raise invalid("request_ids", len(ids), f"1 to {MOST_WITHDRAWN} of them")
+        for i, name in enumerate(ids):
+            check_request_id(f"request_ids[{i}]", name)
+        latents, unreached = await self._pool.withdraw(ids)
+        log.info("withdrawn", extra={"requests": len(ids), "latents": latents})
+        return router_pb2.WithdrawImagesResponse(latents=latents, unreached=unreached)
 
     def report(self) -> router_pb2.ReportResponse:
         """The counters, and where things stand now."""

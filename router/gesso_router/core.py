@@ -28,7 +28,7 @@ from gesso_router.pool import Pool, WorkerFailedError
 from gesso_router.prompts import Prompts
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Option, QualityPredictor
+from gesso_router.routing.quality import Match, Option, QualityPredictor, stand_ins
 from gesso_router.routing.view import FleetView
 from gesso_router.run import (
     FULL,
@@ -180,6 +180,11 @@ class Router:
     def unanswered_lookups(self) -> int:
         """Look-ups that a shard failed or did not answer in time."""
         return self._pool.unanswered_lookups
+
+    @property
+    def probed(self) -> int:
+        """Shards that look-ups have asked."""
+        return self._pool.probed
 
     def view(self) -> FleetView:
         """The fleet as choices are made on it, now."""
@@ -337,8 +342,7 @@ class Router:
 
     def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
         option, match = placement.option, placement.option.match
-        away = match is not None and match.worker != placement.worker
-        address = self.fleet.address(match.worker) if match is not None and away else None
+        others = stand_ins(self.predictor, option, run.matches, run.embedding)
         embedding = [] if run.embedding is None else run.embedding.tolist()
         wanted = run.job.skipped_steps is None and not option.model
         run.kept = (
@@ -357,10 +361,22 @@ class Router:
             placement.flight.request_id,
             self._tenant(run.job),
             option,
-            address or "",
+            self._address(match, placement.worker) or "",
             embedding,
             run.kept,
+            [
+                (m, address)
+                for m in others
+                if m.worker not in run.failed_on
+                and (address := self._address(m, placement.worker)) is not None
+            ],
         )
+
+    def _address(self, match: Match | None, worker: str) -> str | None:
+        """Where a match lies, as seen from a worker: empty if there; None if its holder is gone."""
+        if match is None or match.worker == worker:
+            return ""
+        return self.fleet.address(match.worker)
 
     def _quality(self, run: Run, option: Option, used: int) -> float:
         """Predicted quality at the K that the worker used, which may be below the one asked for."""

@@ -31,6 +31,18 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class CacheReport:
+    """What a worker's shard holds, and what went wrong on its disk since the worker started."""
+
+    entries: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    corrupt: int = 0
+    unwritten: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class WorkerReport:
     """One answer to `Stats`: `active` and `queued` are (request id, remaining steps).
 
@@ -44,6 +56,7 @@ class WorkerReport:
     queued: tuple[tuple[str, int], ...] = ()
     fingerprint: str = ""
     model: str = ""
+    cache: CacheReport = CacheReport()
 
 
 @dataclass
@@ -161,6 +174,10 @@ class Fleet:
         """Where a worker is; None if the plan does not name it."""
         state = self._workers.get(name)
         return state.endpoint.address if state else None
+
+    def caches(self) -> dict[str, CacheReport]:
+        """The shards of workers that can be reached, by name, as they last told."""
+        return {n: w.report.cache for n, w in self._workers.items() if w.report is not None}
 
     def in_flight(self, name: str) -> int:
         """This router's requests on a worker."""

@@ -105,6 +105,15 @@ class RouterControl(router_pb2_grpc.RouterControlServicer):
         """The counters since the start; see router.proto."""
         return self._control.report()
 
+    async def Withdraw(  # noqa: N802
+        self, request: router_pb2.WithdrawImagesRequest, context: Context
+    ) -> router_pb2.WithdrawImagesResponse:
+        """Has workers forget what requests left; see router.proto."""
+        try:
+            return await self._control.withdraw(request)
+        except RequestError as error:
+            await context.abort(_STATUS[error.ending], error.message)
+
     async def ReportQuality(  # noqa: N802
         self, request: router_pb2.ReportQualityRequest, context: Context
     ) -> router_pb2.ReportQualityResponse:

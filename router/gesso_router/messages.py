@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gesso.rpc.v1 import image_pb2, worker_pb2
-from gesso_router.routing.quality import Option
+from gesso_router.routing.quality import Match, Option
 from gesso_router.validation import Job
 
 
@@ -73,8 +73,12 @@ def worker_request(
     source_address: str,
     embedding: Sequence[float],
     keep_latents: bool,
+    fallbacks: Sequence[tuple[Match, str]] = (),
 ) -> worker_pb2.WorkerGenerateRequest:
-    """A job as a worker gets it; `source_address` is empty where the latents lie on that worker."""
+    """A job as a worker gets it; `source_address` is empty where the latents lie on that worker.
+
+    `fallbacks` are other matches with their addresses likewise.
+    """
     request = worker_pb2.WorkerGenerateRequest(
         request_id=request_id,
         prompt=job.prompt,
@@ -91,7 +95,11 @@ def worker_request(
         model=option.model,
     )
     if option.match is not None:
-        request.source.entry_id = option.match.entry_id
-        request.source.worker = option.match.worker
-        request.source.address = source_address
+        request.source.CopyFrom(latent_source(option.match, source_address))
+        request.fallbacks.extend(latent_source(m, address) for m, address in fallbacks)
     return request
+
+
+def latent_source(match: Match, address: str) -> worker_pb2.LatentSource:
+    """Where a match's latents lie; `address` is empty where they are on the worker that is asked."""
+    return worker_pb2.LatentSource(entry_id=match.entry_id, worker=match.worker, address=address)

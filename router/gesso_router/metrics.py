@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from gesso.metrics.families import counter, gauge, histogram
 from gesso_router.core import Router
 from gesso_router.feedback import ErrorTally
+from gesso_router.fleet import CacheReport
 from gesso_router.ledger import Ledger
 from gesso_router.routing.choose import fleet_backlog_seconds, fleet_price
 from gesso_router.tallies import Tallies
@@ -35,6 +36,7 @@ class RouterCollector(Collector):
         router, now = self._router, self._clock()
         yield from _ledger(router.ledger, now)
         yield counter("gesso_router_unanswered_lookups", router.unanswered_lookups)
+        yield counter("gesso_router_probed_shards", router.probed)
         yield from _images(self._tallies, router.service.spec.scheduling.policy)
         yield from _quality_errors(router.feedback.tallies)
         yield from self._now()
@@ -57,6 +59,7 @@ class RouterCollector(Collector):
             for state, requests in (("active", worker.active), ("queued", worker.queued))
         }
         yield gauge("gesso_router_worker_requests", load)
+        yield from _caches(router.fleet.caches())
 
 
 def registry_of(router: Router) -> CollectorRegistry:
@@ -78,6 +81,20 @@ def _ledger(ledger: Ledger, now: float) -> Iterable[Metric]:
     p50, p95 = ledger.latency_percentiles(now, (0.5, 0.95))
     yield gauge("gesso_router_latency_seconds", {("0.5",): p50, ("0.95",): p95})
     yield gauge("gesso_router_open_requests", ledger.open)
+
+
+def _caches(caches: Mapping[str, CacheReport]) -> Iterable[Metric]:
+    """By worker: what its shard holds, and what went wrong on its disk."""
+    entries = {(worker,): float(cache.entries) for worker, cache in caches.items()}
+    yield gauge("gesso_router_worker_cache_entries", entries)
+    sizes: dict[tuple[str, str], float] = {}
+    faults: dict[tuple[str, str], float] = {}
+    for worker, cache in caches.items():
+        sizes |= {(worker, "memory"): cache.memory_bytes, (worker, "disk"): cache.disk_bytes}
+        for fault in ("corrupt", "unwritten", "failed"):
+            faults[worker, fault] = getattr(cache, fault)
+    yield gauge("gesso_router_worker_cache_bytes", sizes)
+    yield counter("gesso_router_worker_cache_faults", faults)
 
 
 def _images(tallies: Tallies, policy: str) -> Iterable[Metric]:

@@ -40,6 +40,10 @@ class Pool(Protocol):
     def unanswered_lookups(self) -> int:
         """Look-ups that a shard failed or did not answer in time, since the start."""
 
+    @property
+    def probed(self) -> int:
+        """Shards that look-ups have asked, since the start."""
+
     async def lookup(
         self,
         tenant: str,

@@ -22,6 +22,8 @@ class RouterSettings:
     """The most that a look-up may take, however late the deadline."""
     place_timeout: float = 2.0
     """Deadline for telling a worker who answers for what, and the pause after a failure."""
+    withdraw_timeout: float = 5.0
+    """Deadline for having a worker forget what a request left; its disk may be slow."""
     lookup_limit: int = 2
     """Entries asked of each shard: the nearest may lack the level that the next holds."""
     embed_timeout: float = 2.0

@@ -75,6 +75,12 @@ HTTP_NAMES = FieldNames(
 )
 
 
+def check_request_id(field: str, name: str) -> None:
+    """Raises RequestError (INVALID) on what cannot be the id of a request."""
+    if not _REQUEST_ID.match(name):
+        raise invalid(field, name, "1 to 128 of A-Z a-z 0-9 . _ : -")
+
+
 def invalid(field: str, value: object, allowed: str) -> RequestError:
     """A refusal that names the field, its value and what is allowed."""
     shown = repr(value) if isinstance(value, str) else f"{value}"
@@ -88,8 +94,8 @@ def invalid(field: str, value: object, allowed: str) -> RequestError:
 def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES) -> Job:
     """The job of a request. Raises RequestError (INVALID) on the first field that is not allowed."""
     model = service.spec.model
-    if raw.request_id and not _REQUEST_ID.match(raw.request_id):
-        raise invalid("request_id", raw.request_id, "1 to 128 of A-Z a-z 0-9 . _ : -")
+    if raw.request_id:
+        check_request_id("request_id", raw.request_id)
     _text("prompt", raw.prompt, empty=False)
     _text("negative_prompt", raw.negative_prompt, empty=True)
     width, height = raw.width or model.width, raw.height or model.height

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from gesso.codebook import to_bytes
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
-from gesso_router.fleet import Endpoint, Fleet, WorkerReport
+from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
 from gesso_router.routing.quality import Match
@@ -179,6 +179,17 @@ class WorkerPool:
             call.cancel()
         raise WorkerFailedError(worker, "it ended without an image", retryable=True)
 
+    async def withdraw(self, request_ids: Sequence[str]) -> tuple[int, list[str]]:
+        """Has every worker forget what requests left: how many latents went, and who did not answer."""
+        request = worker_pb2.WithdrawRequest(request_ids=request_ids)
+        links = list(self._links.items())
+        timeout = self._settings.withdraw_timeout
+        answers = await asyncio.gather(
+            *(_withdrawn(link.stub.Withdraw(request, timeout=timeout)) for _, link in links)
+        )
+        unreached = [name for (name, _), a in zip(links, answers, strict=True) if a is None]
+        return sum(a or 0 for a in answers), unreached
+
     def _failure(self, worker: str, error: grpc.aio.AioRpcError) -> WorkerFailedError:
         code = error.code()
         if code is grpc.StatusCode.UNAVAILABLE and self._fleet.lost(worker, self._clock()):
@@ -276,6 +287,13 @@ async def _answer(call: Any) -> worker_pb2.LookupResponse | None:
     return answer
 
 
+async def _withdrawn(call: Any) -> int | None:
+    try:
+        return int((await call).latents)
+    except grpc.aio.AioRpcError:
+        return None
+
+
 def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
     """A worker's report from the wire. Raises ValueError on a profile that cannot be."""
     measured = stats.profile
@@ -296,4 +314,12 @@ def report_of(stats: worker_pb2.StatsResponse) -> WorkerReport:
         queued=tuple((r.request_id, r.remaining_steps) for r in stats.queued),
         fingerprint=stats.fingerprint,
         model=stats.model,
+        cache=CacheReport(
+            entries=stats.cache_entries,
+            memory_bytes=stats.cache_bytes,
+            disk_bytes=stats.cache_disk_bytes,
+            corrupt=stats.cache_disk_corrupt,
+            unwritten=stats.cache_disk_unwritten,
+            failed=stats.cache_disk_failed,
+        ),
     )

@@ -24,6 +24,7 @@ from gesso.profile_table import read_profile
 from gesso_router.routing.predictors.thresholds import NIRVANA_STEPS
 from gesso_simulator.baselines.static import is_static, play, with_mix
 from gesso_simulator.engine.bounding import bounds_of
+from gesso_simulator.engine.cache import LCBFU
 from gesso_simulator.engine.systems import AUTOSCALED, LIVE
 from gesso_simulator.inputs.prompts import read_prompts
 from gesso_simulator.inputs.quality_table import MEASURED_NAME, measured_table, read_quality_table
@@ -56,6 +57,7 @@ class Options:
     workers: int | None = None
     load_scale: float = 1.0
     plan_interval: float | None = None
+    eviction: str = LCBFU
     raw: bool = False
     day: int = 0
     seed: int = 0
@@ -109,6 +111,7 @@ def resolve(options: Options, service: DiffusionService | None) -> ScenarioRun:
         profile=read_profile(options.profile, steps) if options.profile else None,
         service=service,
         embed=_embedder(service),
+        eviction=options.eviction,
         embedded_by=f"embedded by {_embedding(service)}"
         # Of other words it cannot tell whether they mean the same.
         + (

@@ -98,7 +98,9 @@ def free_port() -> int:
 
 
 def command(name: str, address: str, service: Path, *more: str) -> list[str]:
-    flags = ["--name", name, "--listen", address, "--service", str(service), *more]
+    # A busy machine answers late: what a deadline does is tested elsewhere.
+    slow = ["--fetch-deadline-ms", "5000"]
+    flags = ["--name", name, "--listen", address, "--service", str(service), *slow, *more]
     return [sys.executable, "-m", "gesso_worker.server", *flags]
 
 

@@ -15,9 +15,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService
+from gesso.malformed import RefuseMalformed
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso_worker.cache.folder import FolderError
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.errors import StartError
 from gesso_worker.holder import ModelHolder
@@ -47,13 +49,15 @@ async def serve(
     linger_s: float = 0.0,
     drain_s: float = 8.5,
     disk: tuple[Path, int] | None = None,
+    fetch_deadline_s: float = FETCH_DEADLINE_S,
     metrics: str | None = None,
 ) -> int:
     """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
 
     After the signal requests are still taken for `linger_s`, since routers hear of the end a little later;
     what is accepted by then has `drain_s` to finish. `disk` is the folder of the cache's tier on disk, and its
-    bound in bytes. `metrics` is the HOST:PORT that Prometheus scrapes.
+    bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for, `metrics` the HOST:PORT
+    that Prometheus scrapes.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -88,7 +92,7 @@ async def serve(
         try:
             # In a thread: a large folder takes seconds to read.
             servicer.store = await asyncio.to_thread(
-                make_store, name, service, loaded.model, peers, disk
+                make_store, name, service, loaded.model, peers, disk, fetch_deadline_s
             )
         except FolderError as error:
             raise StartError(f"--cache-dir: {error}") from error
@@ -120,12 +124,13 @@ async def _listen(
     listen: str, servicer: WorkerServicer
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
+        interceptors=[RefuseMalformed()],
         options=[
             # Else a second process would share the port, and each get half of the calls.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ]
+        ],
     )
     worker_pb2_grpc.add_WorkerServicer_to_server(servicer, server)
     healthy = health.aio.HealthServicer()

@@ -66,7 +66,8 @@ class Loader:
 
     async def find(self, name: str, deadline_s: float | None = None) -> None:
         """Looks whether a model is there, and downloads what is missing. Raises ModelLoadError."""
-        await self._guarded(name, lambda: find_weights(self._settings[name].source), deadline_s)
+        found = self._settings[name]
+        await self._guarded(name, lambda: find_weights(found.source, found.vae), deadline_s)
 
     async def load(self, name: str, deadline_s: float | None = None) -> Loaded:
         """Loads a model and warms it up. Raises ModelLoadError."""
@@ -133,4 +134,7 @@ def _settings(service: DiffusionService, source: str, steps: int) -> ModelSettin
         guidance_scale=spec.guidance_scale,
         scheduler=spec.scheduler,
         dtype=spec.dtype,
+        # Another model brings the VAE that goes with it.
+        vae=spec.vae if source == spec.source else "",
+        compile=spec.compile,
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.quantity import parse_bytes
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.errors import StartError
 
 BAD_START = 2
@@ -39,6 +40,7 @@ class Flags:
     drain_s: float
     cache_dir: Path | None = None
     cache_disk_bytes: int | None = None
+    fetch_deadline_s: float = FETCH_DEADLINE_S
     metrics: str | None = None
 
 
@@ -80,6 +82,13 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         help="what the folder may take, a quantity such as 20Gi (default: spec.cache.disk.size)",
     )
     parser.add_argument(
+        "--fetch-deadline-ms",
+        type=float,
+        default=FETCH_DEADLINE_S * 1000,
+        metavar="MS",
+        help="what a latent at another worker is waited for (default %(default)g)",
+    )
+    parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serves /metrics for Prometheus; absent: not at all"
     )
     given = parser.parse_args(arguments)
@@ -101,6 +110,10 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     ):
         if not 0 <= seconds <= 3600:
             raise StartError(f"{flag}: {seconds} is not allowed: seconds from 0 to 3600")
+    if not 1 <= given.fetch_deadline_ms <= 10_000:
+        raise StartError(
+            f"--fetch-deadline-ms: {given.fetch_deadline_ms} is not allowed: 1 to 10000"
+        )
     disk_bytes = None
     if given.cache_disk_bytes is not None:
         try:
@@ -121,6 +134,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.drain_seconds,
         given.cache_dir,
         disk_bytes,
+        given.fetch_deadline_ms / 1000,
         given.metrics,
     )
 
@@ -185,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flags.linger_s,
                 flags.drain_s,
                 disk_place(flags, service),
+                flags.fetch_deadline_s,
                 flags.metrics,
             )
         )

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from gesso_worker.cache.fetching import fetch
-from gesso_worker.cache.peers import FETCH_DEADLINE_S, PeerError, Peers
+from gesso_worker.cache.peers import PeerError, Peers
 from gesso_worker.cache.records import HeldLatents
 from gesso_worker.cache.shard import Shard
+from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import Start
-from gesso_worker.requests import GenerateSpec
+from gesso_worker.requests import GenerateSpec, Source
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,16 @@ SUBSTITUTE_SIMILARITY: Final = 0.95
 class StartFinder:
     """Of one worker; lives on its event loop."""
 
-    def __init__(self, name: str, shard: Shard, peers: Peers, shape: tuple[int, ...]) -> None:
-        """`shape` is (1, C, H, W) of the latents."""
+    def __init__(
+        self,
+        name: str,
+        shard: Shard,
+        peers: Peers,
+        shape: tuple[int, ...],
+        deadline_s: float = FETCH_DEADLINE_S,
+    ) -> None:
+        """`shape` is (1, C, H, W) of the latents; a peer has `deadline_s` to answer."""
+        self._deadline_s = deadline_s
         self._name = name
         self._shard = shard
         self._peers = peers
@@ -37,16 +46,21 @@ class StartFinder:
     async def find(self, spec: GenerateSpec, fingerprint: str, time_left_s: float) -> Start:
         """The start at the largest level at hand of at most the wanted K; K = 0 where there is none.
 
-        Waits for a peer no longer than `FETCH_DEADLINE_S`, and never longer than `time_left_s`. Never raises.
+        Tries the source, then the fallbacks, then what is nearest in this shard. Waits for each peer no longer
+        than its deadline, and for all together no longer than `time_left_s`. Never raises.
         """
         if not spec.skipped_steps or spec.source is None:
             return Start()
         began = time.monotonic()
-        source = spec.source
-        if not source.address or source.worker == self._name:
-            held = await self._own(spec, source.entry_id, fingerprint)
-        else:
-            held = await self._from_peer(spec, fingerprint, time_left_s)
+        held = None
+        for source in (spec.source, *spec.fallbacks):
+            if not source.address or source.worker == self._name:
+                held = await self._own(spec, source.entry_id, fingerprint)
+            else:
+                left_s = time_left_s - (time.monotonic() - began)
+                held = await self._from_peer(spec, source, fingerprint, left_s)
+            if held is not None:
+                break
         if held is None:
             held = await self._substitute(spec, fingerprint)
         seconds = time.monotonic() - began
@@ -57,18 +71,17 @@ class StartFinder:
         return Start(held.level, latents, seconds)
 
     async def _from_peer(
-        self, spec: GenerateSpec, fingerprint: str, time_left_s: float
+        self, spec: GenerateSpec, source: Source, fingerprint: str, time_left_s: float
     ) -> HeldLatents | None:
-        assert spec.source is not None
         try:
             return await self._peers.fetch(
-                spec.source.address,
+                source.address,
                 spec.tenant,
-                spec.source.entry_id,
+                source.entry_id,
                 spec.skipped_steps,
                 self._shape,
                 fingerprint,
-                min(FETCH_DEADLINE_S, max(0.0, time_left_s)),
+                min(self._deadline_s, max(0.0, time_left_s)),
             )
         except PeerError as error:
             logger.debug("%s", error)

@@ -128,7 +128,7 @@ class StateDir:
         return None
 
     def remove(self) -> None:
-        """Removes what Gesso wrote here, and the directory if nothing else is in it."""
+        """Removes what Gesso wrote here but caches, which make the next start warm; empty folders too."""
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         for log in self.logs.glob("*.log*"):

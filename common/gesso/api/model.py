@@ -50,12 +50,27 @@ class ModelSpec(ApiModel):
         description="Classifier-free guidance scale of requests that name none; 1 and below turn "
         "guidance off.",
     )
-    scheduler: Literal["Euler", "DDIM"] = Field(
-        default="Euler", description="Sampler: `Euler` (EulerDiscreteScheduler) or `DDIM`."
+    scheduler: Literal["Euler", "DDIM", "DPM++ 2M"] = Field(
+        default="Euler",
+        description="Sampler: `Euler` (EulerDiscreteScheduler), `DDIM`, or `DPM++ 2M` "
+        "(DPMSolverMultistepScheduler), which needs fewer steps; a run that skips some takes its first one at "
+        "first order.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         default="float16",
         description="Number type of the weights in memory; `float32` on a CPU.",
+    )
+    vae: str = Field(
+        default="",
+        max_length=1024,
+        description="Another VAE than the model's own: a folder with an AutoencoderKL, or a hub id such as "
+        "`madebyollin/sdxl-vae-fp16-fix`, which decodes in float16, in half the memory. SD-XL's own overflows "
+        "there and runs in float32.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Whether the UNet's blocks are compiled (torch.compile): faster steps, for starts that "
+        "take minutes longer. Needs a C compiler in the worker's image: build its target `gpu-compile`.",
     )
     allow_replace: bool = Field(
         default=False,

@@ -53,9 +53,11 @@ def profile(
 
 def _plot(found: ProfileFile, path: Path) -> None:
     try:
-        from gesso_worker.profiler.plot import plot_profile
+        from gesso_simulator.profile_plot import plot_profile
     except ImportError:
-        note(f"{path}: not written: matplotlib is not installed (pip install 'gesso[simulator]')")
+        note(
+            f"{path}: not written: gesso_simulator is not installed (pip install 'gesso[simulator]')"
+        )
         return
     plot_profile(found, path)
 

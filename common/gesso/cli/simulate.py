@@ -144,6 +144,14 @@ def simulate(
         float | None,
         typer.Option(help="Seconds between two plans.", rich_help_panel=_FLEET),
     ] = None,
+    eviction: Annotated[
+        str,
+        typer.Option(
+            metavar="LCBFU|LRU|FIFO",
+            help="Which latents a simulated cache lets go of first.",
+            rich_help_panel=_FLEET,
+        ),
+    ] = "LCBFU",
     bounds: Annotated[
         bool,
         typer.Option(
@@ -177,6 +185,7 @@ def simulate(
         workers=workers,
         load_scale=load_scale,
         plan_interval=plan_interval,
+        eviction=eviction,
         raw=raw,
         day=day,
         seed=seed,

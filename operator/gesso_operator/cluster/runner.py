@@ -32,7 +32,6 @@ from gesso_operator.cluster.world import World
 from gesso_operator.logs import Log
 from gesso_operator.loop import ControlLoop
 from gesso_operator.status import Refusal
-from gesso_operator.supported import unsupported
 
 #: Changes come in swarms, as pods do: what comes within this is one.
 GATHER_S = 0.1
@@ -164,11 +163,8 @@ class Runner:
         assert isinstance(body, dict)
         try:
             service = service_of(body)
-            told = unsupported(service)
         except SpecError as error:
-            service, told = None, str(error).splitlines()[0]
-        if service is None or told:
-            reason = "SpecInvalid" if service is None else "NotSupported"
+            reason, told = "SpecInvalid", str(error).splitlines()[0]
             if self._control is None:
                 await self._conditions(status_of(body), body, reason, told, ("Accepted", "Ready"))
             else:

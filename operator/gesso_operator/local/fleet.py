@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 WORKER_MODULE = "gesso_worker.server"
 ROUTER_MODULE = "gesso_router.server"
 _PORT_TRIES = 3
+#: Workers that share a few cores answer late, and a step on them takes long: the wait is worth it.
+FETCH_DEADLINE_MS = 1000
 
 
 class LocalFleet:
@@ -58,6 +60,7 @@ class LocalFleet:
                 return [
                     *(sys.executable, "-m", worker_module, "--name", name),
                     *("--listen", address, "--service", file, "--threads", "1"),
+                    *("--fetch-deadline-ms", str(FETCH_DEADLINE_MS)),
                     *(("--cache-dir", str(state_dir.cache(name).resolve())) if on_disk else ()),
                 ]
 

@@ -31,7 +31,6 @@ from gesso_operator.local.ports import in_use
 from gesso_operator.local.process import StartError
 from gesso_operator.logs import Log
 from gesso_operator.loop import ControlLoop
-from gesso_operator.supported import unsupported
 
 _STATE_SECONDS = 1.0
 _FIRST_PLAN_SECONDS = 0.25
@@ -48,9 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     state_dir = StateDir(flags.state_dir)
     try:
         service = load_service(flags.service)
-        told = unsupported(service)
-        if told:
-            raise UsageError(f"{flags.service}: {told}")
         if not service.spec.workers.least:
             raise UsageError(
                 f"{flags.service}: spec.workers.replicas: 0 is not allowed on one machine: at least 1"

@@ -22,6 +22,9 @@ Vector = npt.NDArray[np.float32]
 MISS = "miss"
 #: Quality of a level that no held latent can serve, in curves made for planning.
 UNSERVABLE = 0.0
+#: Quality that another entry may cost in place of one that cannot be had.
+STAND_IN_LOSS = 0.02
+MOST_STAND_INS = 2
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,25 @@ def serving_options(
             if known is None or quality > known[0]:
                 best[k] = (quality, match)
     return tuple([Option(k, *best[k]) for k in sorted(best)])
+
+
+def stand_ins(
+    predictor: QualityPredictor,
+    option: Option,
+    matches: Sequence[Match],
+    prompt: Vector | None = None,
+) -> tuple[Match, ...]:
+    """Other entries that an option may start from as well, at its K and nearly its quality, best first."""
+    k = option.skipped_steps
+    others = [m for m in matches if m != option.match and k in m.held_levels]
+    if option.match is None or k not in predictor.ladder or not others:
+        return ()
+    at = predictor.ladder.index(k)
+    curves = predictor.qualities(others, prompt)
+    rated = [(curve[at], m) for m, curve in zip(others, curves, strict=True)]
+    good = [(q, m) for q, m in rated if q >= option.quality - STAND_IN_LOSS]
+    good.sort(key=lambda pair: -pair[0])
+    return tuple(m for _, m in good[:MOST_STAND_INS])
 
 
 def planning_curve(options: Sequence[Option], ladder: Sequence[int]) -> QualityCurve:

@@ -16,12 +16,24 @@ from gesso_worker.cache.policy import (
     DUPLICATE,
     ITEM_OVERHEAD_BYTES,
     POLICIES,
+    EvictionPolicy,
     entry_bytes,
 )
 
 F32 = NDArray[np.float32]
 
 _FIRST_ROWS = 256
+
+
+#: The live cache's.
+LCBFU = "LCBFU"
+
+
+def eviction_policy(name: str) -> type[EvictionPolicy]:
+    """By its name. Raises ValueError on another than there are."""
+    if name not in POLICIES:
+        raise ValueError(f"eviction: {name!r} is not allowed: one of {', '.join(POLICIES)}")
+    return POLICIES[name]
 
 
 class SimulatedCache:
@@ -38,7 +50,7 @@ class SimulatedCache:
         capacity_bytes: int,
         latent_bytes: int,
         lookup_limit: int = RouterSettings.lookup_limit,
-        eviction: str = "LCBFU",
+        eviction: str = LCBFU,
     ) -> None:
         """Empty. `vectors` (p, d) are the prompts' unit vectors; prompt p + i is prompt i asked again.
 
@@ -55,9 +67,7 @@ class SimulatedCache:
             raise ValueError(f"latent_bytes: {latent_bytes} is not allowed: 1 or more")
         if lookup_limit < 1:
             raise ValueError(f"lookup_limit: {lookup_limit} is not allowed: 1 or more")
-        if eviction not in POLICIES:
-            raise ValueError(f"eviction: {eviction!r} is not allowed: one of {', '.join(POLICIES)}")
-        POLICIES[eviction](capacity_bytes)
+        eviction_policy(eviction)(capacity_bytes)
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self._ladder = ladder
         self._steps = steps
@@ -147,7 +157,7 @@ class _Shard:
     """One worker's entries: vectors in the first rows of a matrix, always without a gap."""
 
     def __init__(self, worker: str, capacity_bytes: int, size: int, eviction: str) -> None:
-        self.policy = POLICIES[eviction](capacity_bytes)
+        self.policy = eviction_policy(eviction)(capacity_bytes)
         self.ids: list[str] = []
         self._worker = worker
         self._row: dict[str, int] = {}

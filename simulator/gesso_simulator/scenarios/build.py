@@ -15,6 +15,7 @@ from gesso.profile import Profile
 from gesso.profile_table import ProfileFit
 from gesso_router.routing.predictors.thresholds import NIRVANA_STEPS
 from gesso_simulator.data.sources import Sources, load_sources
+from gesso_simulator.engine.cache import LCBFU, eviction_policy
 from gesso_simulator.inputs.prompts import PromptLog
 from gesso_simulator.inputs.quality_table import QualityTable
 from gesso_simulator.inputs.trace import Trace
@@ -64,8 +65,11 @@ class Wishes:
     embed: Embed | None = None
     #: The sentence that the report gives for `embed`.
     embedded_by: str = ""
+    #: Which policy evicts from a simulated cache.
+    eviction: str = LCBFU
 
     def __post_init__(self) -> None:
+        eviction_policy(self.eviction)
         if self.workers is not None and not 1 <= self.workers <= 4096:
             raise ValueError(f"workers: {self.workers} is not allowed: 1 to 4096")
         if not 0 < self.load_scale < math.inf:
@@ -310,6 +314,7 @@ def _looked_up(
         seed,
         (spec.cache if spec else CacheSpec()).capacity_bytes,
         latent_bytes(spec.model if spec else None),
+        wish.eviction,
     )
     return _Prompts(
         np.tile(log.rows, 2),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gesso.api import ModelSpec
 from gesso.builtin import builtin_path, is_builtin
-from gesso_simulator.engine.cache import SimulatedCache
+from gesso_simulator.engine.cache import LCBFU, SimulatedCache, eviction_policy
 from gesso_simulator.scenarios.calibrated import Calibration, prompt_factors
 from gesso_simulator.scenarios.similarity import similarity_to_earlier
 from gesso_simulator.scenarios.spec import F64, I64, QualityAt
@@ -43,8 +43,13 @@ def cached_prompts(
     seed: int,
     capacity_bytes: int,
     latent_bytes: int,
+    eviction: str = LCBFU,
 ) -> CachedPrompts:
-    """From the prompts' unit vectors (p, d), in the order asked; capacity of each worker's shard in bytes."""
+    """From the prompts' unit vectors (p, d), in the order asked; capacity of each worker's shard in bytes.
+
+    Raises ValueError on another eviction policy than there are.
+    """
+    eviction_policy(eviction)
     count = len(vectors)
     factor = prompt_factors(count, seed)
     # The second time a prompt is asked it may find itself.
@@ -55,12 +60,17 @@ def cached_prompts(
 
     def cache() -> SimulatedCache:
         return SimulatedCache(
-            vectors, calibrated.ladder, calibrated.steps, capacity_bytes, latent_bytes
+            vectors,
+            calibrated.ladder,
+            calibrated.steps,
+            capacity_bytes,
+            latent_bytes,
+            eviction=eviction,
         )
 
     note = (
-        f"cache: simulated, {capacity_bytes} bytes on each worker, {latent_bytes} a latent; bounds as if it "
-        "held every earlier prompt"
+        f"cache: simulated, {capacity_bytes} bytes on each worker, {latent_bytes} a latent, {eviction}; bounds "
+        "as if it held every earlier prompt"
     )
     return CachedPrompts(cache, best, quality_at(np.arange(2 * count), best), quality_at, note)
 

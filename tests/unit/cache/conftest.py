@@ -1,4 +1,4 @@
-"""Puts the kit on the path."""
+"""Puts the kits on the path."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "fakes"))

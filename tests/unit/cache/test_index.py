@@ -77,7 +77,7 @@ def test_lists_find_nearly_all_that_exact_search_finds(small: None) -> None:
         with lock:
             found.add(("t", PRINT), "e", row)
     assert found.settle(30)
-    assert not found._indexes["t", PRINT].exact
+    assert not found.exact(("t", PRINT))
     best = (queries @ rows.T).argmax(axis=1)
     with lock:
         nearest = [found.nearest(("t", PRINT), q, 1)[0][1] for q in queries]
@@ -96,7 +96,7 @@ def test_a_shard_goes_over_while_it_serves(small: None, monkeypatch: pytest.Monk
         if seed % 100 == 99:
             shard.withdraw("nobody")
     assert shard._table.directory.settle(30)
-    assert not shard._table.directory._indexes["t", PRINT].exact
+    assert not shard._table.directory.exact(("t", PRINT))
     assert shard.stats().entries == 1500
     found = [shard.lookup("t", PRINT, vector(s))[0].entry_id == ids[s] for s in range(1500)]
     assert np.mean(found) >= 0.97

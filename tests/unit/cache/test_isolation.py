@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
-from fleet_kit import LADDER, PRINT, SHAPE, fleet_of, latents, unit
+from shard_fleet import LADDER, PRINT, SHAPE, fleet_of, latents, unit
 
 from gesso.rpc.v1 import worker_pb2
 from gesso_worker.cache import announcer

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, LMSDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LMSDiscreteScheduler,
+)
 
-from gesso_worker.engine.schedule import Trajectory, make_scheduler, step_coefficients
+from gesso_worker.engine.schedule import (
+    SCHEDULERS,
+    Trajectory,
+    make_scheduler,
+    step_coefficients,
+)
 
 STEPS = 20
 CONFIG = {
@@ -20,20 +32,41 @@ CONFIG = {
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", ["Euler", "DDIM"])
-def test_coefficients_equal_the_stock_step(name: str, spacing: str, kind: str) -> None:
+@pytest.mark.parametrize("begin", [0, 7])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_coefficients_equal_the_stock_step(name: str, begin: int, spacing: str, kind: str) -> None:
     config = {**CONFIG, "prediction_type": kind, "timestep_spacing": spacing}
-    scheduler = make_scheduler(name, config)
-    scheduler.set_timesteps(STEPS)
+    _compare(make_scheduler(name, config), STEPS, begin)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 14, 15, 50])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"use_karras_sigmas": True}, {"final_sigmas_type": "sigma_min"}, {"euler_at_final": True}],
+    ids=str,
+)
+def test_the_multistep_sampler_equals_the_stock_one_at_any_count(
+    changes: dict[str, object], steps: int
+) -> None:
+    _compare(make_scheduler("DPM++ 2M", {**CONFIG, **changes}), steps, 0)
+
+
+def _compare(scheduler: Any, steps: int, begin: int) -> None:
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 4, 4, 4, generator=generator) * float(scheduler.init_noise_sigma)
-    for t, step in zip(scheduler.timesteps, step_coefficients(scheduler), strict=True):
+    before = torch.zeros_like(x)
+    coefficients = step_coefficients(scheduler, begin)[begin:]
+    for t, step in zip(scheduler.timesteps[begin:], coefficients, strict=True):
         output = torch.randn(1, 4, 4, 4, generator=generator)
         torch.testing.assert_close(step.scale * x, scheduler.scale_model_input(x, t))
         assert step.timestep == float(t)
         after = scheduler.step(output, t, x, return_dict=False)[0]
-        torch.testing.assert_close(step.keep * x + step.gain * output, after, rtol=1e-5, atol=1e-5)
-        x = after
+        made = step.keep * x + step.gain * output + step.past * before
+        torch.testing.assert_close(made, after, rtol=1e-5, atol=1e-5)
+        x, before = after, step.skip * x + step.out * output
 
 
 def test_a_trajectory_from_k_goes_on_where_diffusers_scheduler_begins() -> None:
@@ -71,6 +104,7 @@ def test_ddim_made_from_eulers_configuration_does_not_clip_latents() -> None:
     [
         pytest.param(LMSDiscreteScheduler(), id="multistep"),
         pytest.param(DDIMScheduler(clip_sample=True), id="clipping"),
+        pytest.param(DPMSolverMultistepScheduler(solver_order=3), id="third order"),
     ],
 )
 def test_a_scheduler_that_is_not_linear_is_refused(scheduler: object) -> None:
@@ -80,5 +114,19 @@ def test_a_scheduler_that_is_not_linear_is_refused(scheduler: object) -> None:
 
 
 def test_an_unknown_scheduler_is_refused_with_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match=r"spec\.model\.scheduler: 'Heun'.*Euler, DDIM"):
+    with pytest.raises(ValueError, match=r"spec\.model\.scheduler: 'Heun'.*Euler, DDIM, DPM"):
         make_scheduler("Heun", CONFIG)
+
+
+def test_the_denoised_sample_is_what_noise_was_added_to() -> None:
+    for name in SCHEDULERS:
+        trajectory = Trajectory(make_scheduler(name, CONFIG), STEPS)
+        clean, noise = torch.full((1, 4, 4, 4), 0.7), torch.randn(1, 4, 4, 4)
+        t = trajectory.scheduler.timesteps[3:4]
+        step = trajectory.coefficients[3]
+        fresh = make_scheduler(name, CONFIG)
+        fresh.set_timesteps(STEPS)
+        x = fresh.add_noise(clean, noise, t)
+        if name == "Euler":
+            assert step.scale < 1
+        torch.testing.assert_close(step.skip * x + step.out * noise, clean, rtol=1e-4, atol=1e-4)

@@ -71,6 +71,7 @@ class ScriptedPool:
     sent: list[tuple[str, worker_pb2.WorkerGenerateRequest]] = field(default_factory=list)
     lookups: list[str] = field(default_factory=list)
     unanswered_lookups: int = 0
+    probed: int = 0
 
     async def lookup(
         self,

@@ -17,6 +17,7 @@ from gesso_router.routing.quality import (
     planning_curve,
     predicted_curve,
     serving_options,
+    stand_ins,
 )
 
 LADDER = (0, 5, 10, 15, 20, 25)
@@ -196,3 +197,23 @@ def test_fine_bins_have_names_of_their_own() -> None:
         {"skipped_steps": [0, 10], "by_similarity": rows}, (0, 10), 50
     )
     assert len(set(got.class_names)) == 3
+
+
+def test_stand_ins_hold_the_level_at_nearly_the_same_quality() -> None:
+    matches = [
+        Match("a", "w0", 0.9, (5, 10)),
+        Match("b", "w1", 0.899, (10,)),
+        Match("c", "w2", 0.89, (5,)),
+        Match("d", "w3", 0.5, (10,)),
+        Match("e", "w4", 0.895, (10,)),
+        Match("f", "w5", 0.894, (10,)),
+    ]
+    predictor = SimilarityPredictor(
+        (0, 5, 10), ((0.5, 0.5), (0.9, 0.9)), ((1.0, 0.5, 0.0), (1.0, 1.0, 1.0))
+    )
+    (option,) = [o for o in serving_options(predictor, matches) if o.skipped_steps == 10]
+    assert option.match is not None
+    assert option.match.entry_id == "a"
+    assert [m.entry_id for m in stand_ins(predictor, option, matches)] == ["b", "e"]
+    assert stand_ins(predictor, Option(0, 1.0), matches) == ()
+    assert stand_ins(predictor, option, matches[:1]) == ()

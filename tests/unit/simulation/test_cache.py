@@ -19,13 +19,13 @@ from gesso_simulator.inputs.trace import Trace
 from gesso_simulator.reports.result import SERVED, PolicyResult
 from gesso_simulator.scenarios.build import Wishes, build_given
 from gesso_simulator.scenarios.spec import F64, I64, Elastic, FleetEvent, ScenarioRun
-from gesso_worker.cache.policy import ENTRY_OVERHEAD_BYTES, ITEM_OVERHEAD_BYTES
+from gesso_worker.cache.policy import ITEM_OVERHEAD_BYTES, entry_bytes
 
 SIZE = 16
 LATENT = 1000
 STEPS = 20
 #: Bytes of an entry that holds both levels above 0, of `SIZE` numbers.
-ENTRY = 2 * (LATENT + ITEM_OVERHEAD_BYTES) + 4 * SIZE + ENTRY_OVERHEAD_BYTES
+ENTRY = 2 * (LATENT + ITEM_OVERHEAD_BYTES) + entry_bytes(SIZE)
 
 
 def unit(vectors: F64) -> np.ndarray:
@@ -326,3 +326,27 @@ def test_a_log_without_similarities_from_file_to_figures() -> None:
     best = run.workload.quality[result.prompt[used], result.variant[used]]
     assert (result.relative_quality[used] <= best + 1e-12).all()
     assert (result.relative_quality[used] < best - 1e-6).any()
+
+
+@pytest.mark.parametrize("eviction", ["LRU", "FIFO"])
+def test_other_evictions_keep_other_latents(eviction: str) -> None:
+    """What was used twice at a deep level outlives newer ones only by LCBFU."""
+    size = entry_bytes(2) + ITEM_OVERHEAD_BYTES + 1
+    vectors = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32)
+    held = {}
+    for name in ("LCBFU", eviction):
+        cache = SimulatedCache(vectors, (0, 25), 50, 2 * size, 1, eviction=name)
+        cache.served(0, 0, "w", 0.0, None, keep=True)
+        (match,) = cache.lookup(0, 1.0)
+        for _ in range(2):
+            cache.served(0, 25, "w", 1.0, match, keep=False)
+        for prompt in (1, 2, 3):
+            cache.served(prompt, 0, "w", 2.0, None, keep=True)
+        held[name] = set(cache.entries("w"))
+    assert match.entry_id in held["LCBFU"]
+    assert match.entry_id not in held[eviction]
+
+
+def test_an_unknown_eviction_is_refused() -> None:
+    with pytest.raises(ValueError, match="eviction: 'MRU' is not allowed: one of LCBFU, LRU, FIFO"):
+        SimulatedCache(np.eye(2, dtype=np.float32), (0, 25), 50, 100, 1, eviction="MRU")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gesso.api import parse_service
 from gesso_worker import server
 from gesso_worker.errors import StartError
 
@@ -16,7 +17,7 @@ GOOD = ["--name", "worker-0", "--listen", "127.0.0.1:7101", "--service", "servic
 def test_flags_are_read() -> None:
     flags = server.parse_flags([*GOOD, "--threads", "2"])
     listen, file = "127.0.0.1:7101", Path("service.yaml")
-    assert flags == server.Flags("worker-0", listen, file, 2, 64, 0.0, 8.5)
+    assert flags == server.Flags("worker-0", listen, file, 2, 64, 0.0, 8.5, None, None, 0.05)
     lingering = server.parse_flags([*GOOD, "--linger-seconds", "4", "--drain-seconds", "90"])
     assert (lingering.linger_s, lingering.drain_s) == (4.0, 90.0)
 
@@ -35,6 +36,15 @@ def test_flags_are_read() -> None:
         pytest.param([*GOOD, "--linger-seconds", "-1"], "--linger-seconds: -1", id="linger"),
         pytest.param([*GOOD, "--drain-seconds", "nan"], "--drain-seconds: nan", id="drain"),
         pytest.param(GOOD, "service.yaml: no such file", id="no service file"),
+        pytest.param(
+            [*GOOD, "--cache-dir", "d", "--cache-disk-bytes", "1 Gi"],
+            "--cache-disk-bytes: '1 Gi' is not allowed: a quantity of bytes",
+            id="quantity",
+        ),
+        pytest.param(
+            [*GOOD, "--cache-disk-bytes", "1Gi"], "without --cache-dir", id="no cache folder"
+        ),
+        pytest.param([*GOOD, "--fetch-deadline-ms", "0"], "--fetch-deadline-ms: 0", id="deadline"),
     ],
 )
 def test_a_bad_start_is_one_line_and_code_2(
@@ -45,6 +55,31 @@ def test_a_bad_start_is_one_line_and_code_2(
     assert told.startswith("gesso worker: ")
     assert told.count("\n") == 1
     assert message in told
+
+
+SERVICE = """
+apiVersion: gesso.dev/v1alpha1
+kind: DiffusionService
+metadata: {{name: tiny}}
+spec:
+  model: {{source: builtin://tiny-sdxl}}
+  slo: {{latencySeconds: 10}}
+  workers: {{min: 1, max: 1}}
+  cache: {cache}
+"""
+
+
+def test_the_caches_place_on_disk_is_bounded_by_flag_or_spec() -> None:
+    bare = parse_service(SERVICE.format(cache="{capacity: 1Mi}"))
+    with_disk = parse_service(SERVICE.format(cache="{capacity: 1Mi, disk: {size: 2Gi}}"))
+    at = [*GOOD, "--cache-dir", "d"]
+    assert server.disk_place(server.parse_flags(GOOD), with_disk) is None
+    assert server.disk_place(server.parse_flags(at), with_disk) == (Path("d"), 2 << 30)
+    flags = server.parse_flags([*at, "--cache-disk-bytes", "3Mi"])
+    assert server.disk_place(flags, with_disk) == (Path("d"), 3 << 20)
+    assert server.disk_place(flags, bare) == (Path("d"), 3 << 20)
+    with pytest.raises(StartError, match="--cache-dir: needs a bound"):
+        server.disk_place(server.parse_flags(at), bare)
 
 
 def test_a_port_in_use_is_told() -> None:

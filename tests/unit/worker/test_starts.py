@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -31,9 +33,11 @@ class Owner(worker_pb2_grpc.WorkerServicer):
     def __init__(self) -> None:
         self.answer: Any = pack(HeldLatents(10, latents(10), PRINT))
         self.asked: list[worker_pb2.FetchLatentsRequest] = []
+        self.delay_s = 0.0
 
     async def FetchLatents(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.asked.append(request)
+        await asyncio.sleep(self.delay_s)
         if isinstance(self.answer, grpc.StatusCode):
             await context.abort(self.answer, "no")
         return self.answer
@@ -77,7 +81,8 @@ def spec(source: Source | None, skipped: int = 10) -> Any:
 
 
 def finder(shard: Shard, peers: Peers) -> StartFinder:
-    return StartFinder("worker-0", shard, peers, SHAPE)
+    # A busy machine answers late: what a deadline does has a test of its own.
+    return StartFinder("worker-0", shard, peers, SHAPE, deadline_s=5.0)
 
 
 async def test_k_0_starts_at_the_beginning(shard: Shard, peers: Peers) -> None:
@@ -181,6 +186,49 @@ async def test_nothing_is_used_under_another_fingerprint(shard: Shard, peers: Pe
     source = Source(entry, "worker-0", "")
     start = await finder(shard, peers).find(spec(source), "weights-2", 10)
     assert start.skipped_steps == 0
+
+
+async def test_a_slow_peer_costs_its_deadline_and_the_next_candidate_is_taken(
+    shard: Shard, peers: Peers, owner: tuple[Owner, str]
+) -> None:
+    servicer, address = owner
+    entry = str(shard.insert("t", PRINT, np.array([1.0, 0.0], np.float32), {10: latents(10)}))
+    servicer.delay_s = 5.0
+    slow, own = Source("e", "worker-1", address), Source(entry, "worker-0", "")
+    deadline_s = 0.1
+    made = StartFinder("worker-0", shard, peers, SHAPE, deadline_s)
+    for fallbacks, level in (((own,), 10), ((slow, own), 10), ((slow,), 0), ((), 0)):
+        start = await made.find(replace(spec(slow), fallbacks=fallbacks), PRINT, 10)
+        assert start.skipped_steps == level
+        tries = 1 + fallbacks.count(slow)
+        assert tries * deadline_s * 0.9 <= start.fetch_seconds <= tries * deadline_s + 1.0
+    start = await made.find(replace(spec(slow), fallbacks=(slow, slow)), PRINT, 0.15)
+    assert start.fetch_seconds < 1.2
+
+
+async def test_a_fallback_at_a_peer_stands_in_for_what_is_gone_here(
+    shard: Shard, peers: Peers, owner: tuple[Owner, str]
+) -> None:
+    gone, there = Source("gone", "worker-0", ""), Source("e", "worker-1", owner[1])
+    start = await finder(shard, peers).find(replace(spec(gone), fallbacks=(there,)), PRINT, 10)
+    assert start.skipped_steps == 10
+    assert owner[0].asked[0].entry_id == "e"
+
+
+def test_fallbacks_are_read_and_bounded() -> None:
+    request = worker_pb2.WorkerGenerateRequest(prompt="p", skipped_steps=10)
+    request.source.entry_id = "a"
+    for i in range(4):
+        request.fallbacks.add(entry_id=f"b{i}", worker="worker-1", address="h:1")
+    checked = check_generate(request, LIMITS)
+    assert checked.fallbacks[3] == Source("b3", "worker-1", "h:1")
+    request.fallbacks.add(entry_id="one too many")
+    with pytest.raises(ValueError, match="fallbacks: 5 is not allowed: at most 4"):
+        check_generate(request, LIMITS)
+    del request.fallbacks[1:]
+    request.fallbacks[0].address = "x" * 300
+    with pytest.raises(ValueError, match=r"fallbacks\[0\].address"):
+        check_generate(request, LIMITS)
 
 
 async def test_channels_are_bounded(peers: Peers) -> None:

@@ -161,6 +161,7 @@ class Announcer:
         posts = [pack_post(i, self._shard.post(i, self._fingerprint)) for i in batch]
         self._asked_s[name] = self._clock()
         self._under_way += len(batch)
+        life = ""
         try:
             life = await self._peers.announce(
                 self._addresses[name],
@@ -172,11 +173,12 @@ class Announcer:
             )
         except PeerError as error:
             logger.debug("%s", error)
-            self._todo.setdefault(name, {}).update(dict.fromkeys(batch))
-            self._retry_s[name] = self._clock() + RETRY_S
             return 0
         finally:
             self._under_way -= len(batch)
+            if not life:
+                self._todo.setdefault(name, {}).update(dict.fromkeys(batch))
+                self._retry_s[name] = self._clock() + RETRY_S
         if self._lives.setdefault(name, life) != life:
             self._lives[name] = life
             self._forgotten(name)

@@ -25,7 +25,7 @@ class Directory:
     """Embeddings by entry. The caller holds `lock` around every call; the thread takes it chunk by chunk."""
 
     def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
+        self.lock = lock
         self._indexes: dict[Partition, VectorIndex] = {}
         self._ids: dict[int, str] = {}
         self._next = 0
@@ -77,6 +77,10 @@ class Directory:
         """Of the embeddings of a partition that holds any."""
         return self._indexes[partition].size
 
+    def exact(self, partition: Partition) -> bool:
+        """Whether a look-up in a partition that holds any entry looks at all of them."""
+        return self._indexes[partition].exact
+
     def settle(self, timeout_s: float) -> bool:
         """Waits for an index that is being made; without the lock. False if that takes longer."""
         thread = self._training
@@ -91,28 +95,28 @@ class Directory:
                 trained = self._trained(index)
                 if trained is None:
                     return
-                with self._lock:
+                with self.lock:
                     index.begin(trained)
                 done = False
                 while not done:
-                    with self._lock:
+                    with self.lock:
                         done = self._indexes.get(partition) is not index or index.copy()
                     time.sleep(_BREATH_S)
-                with self._lock:
+                with self.lock:
                     again = self._indexes.get(partition) is index and index.stale
         except Exception:
             # The old index goes on, slower.
             logger.exception("an index was not made")
         finally:
-            with self._lock:
+            with self.lock:
                 self._training = None
 
     def _trained(self, index: VectorIndex) -> Trained | None:
-        with self._lock:
+        with self.lock:
             numbers, entries = index.sample(), len(index)
         rows = []
         for at in range(0, len(numbers), CHUNK):
-            with self._lock:
+            with self.lock:
                 rows.append(index.vectors(numbers[at : at + CHUNK]))
         sample = np.concatenate(rows)
         return train(sample, entries) if len(sample) > entries // 16 else None

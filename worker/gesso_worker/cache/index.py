@@ -121,7 +121,8 @@ class VectorIndex:
 
     def copy(self) -> bool:
         """Copies a chunk; True once the filled lists are the index in use."""
-        chunk, self._uncopied = self._uncopied[-CHUNK:], self._uncopied[:-CHUNK]
+        chunk = self._uncopied[-CHUNK:]
+        del self._uncopied[-CHUNK:]
         left = np.array([n for n in chunk if n in self._numbers], dtype=np.int64)
         if len(left):
             self._incoming.add_with_ids(self.vectors(left), left)

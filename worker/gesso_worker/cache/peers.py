@@ -16,8 +16,6 @@ from gesso_worker.cache.records import HeldLatents, Portable, Post
 
 #: Bytes of a message between workers: SD-XL's latents are 128 KiB, an image of 4096 x 4096 may take 40 MB.
 MESSAGE_BYTES: Final = 64 << 20
-#: Longer than this and the K = 5 that it may save is lost again on a fast GPU.
-FETCH_DEADLINE_S: Final = 0.05
 _CLOSE_S: Final = 1.0
 _MOST_CHANNELS: Final = 64
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -42,7 +40,7 @@ class Peers:
         wanted: int,
         shape: tuple[int, ...],
         fingerprint: str,
-        deadline_s: float = FETCH_DEADLINE_S,
+        deadline_s: float,
     ) -> HeldLatents:
         """The peer's largest held level of at most `wanted`. Raises PeerError.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -19,12 +18,10 @@ from gesso_worker.cache.directory import Partition
 from gesso_worker.cache.disk import DiskTier, Writable
 from gesso_worker.cache.entries import EntryTable
 from gesso_worker.cache.latent_file import Embedding, Latents, Stored
+from gesso_worker.cache.origins import Origins, means
 from gesso_worker.cache.policy import level_for
 from gesso_worker.cache.records import HeldLatents, Match, Portable, Post, ShardStats
 
-#: Requests that are remembered: those withdrawn, since their latents may be under way yet, and the latest that
-#: left latents, since they may fail yet.
-_REMEMBERED: Final = 4096
 _WRITE_S: Final = 5.0
 
 
@@ -48,8 +45,7 @@ class Shard:
         self._shared = shared
         self._table = EntryTable(self._lock, capacity_bytes)
         self._disk = disk
-        self._withdrawn: OrderedDict[str, None] = OrderedDict()
-        self._latest: OrderedDict[str, str] = OrderedDict()
+        self._origins = Origins()
         self._next = 0
         # Ids of a worker that was started anew must not name other entries of its former life.
         self._prefix = f"{owner}-{secrets.token_hex(4)}"
@@ -91,16 +87,13 @@ class Shard:
         copies = {level: _own(array) for level, array in latents.items()}
         partition = self._partition(tenant, fingerprint)
         with self._lock:
-            if not wanted() or self._refused(origin):
+            if not wanted() or self._origins.refused(origin):
                 return None
             entry_id = self._table.known(partition, embedding) or self._new_id()
             origins = dict.fromkeys(copies, origin) if origin else {}
             if not self._table.put(partition, embedding, entry_id, copies, origins, {}, True):
                 return None
-            if origin:
-                self._latest[origin] = entry_id
-                while len(self._latest) > _REMEMBERED:
-                    self._latest.popitem(last=False)
+            self._origins.left(origin)
         if self._disk is not None:
             self._disk.put(entry_id)
         return entry_id
@@ -117,7 +110,7 @@ class Shard:
             copies = {
                 level: _own(array)
                 for level, array in entry.latents.items()
-                if not self._refused(entry.origins.get(level, ""))
+                if not self._origins.refused(entry.origins.get(level, ""))
             }
             known = self._table.known(partition, entry.embedding)
             held = self._table.get(known) if known is not None else None
@@ -144,16 +137,14 @@ class Shard:
         The request is named as its `origin` is, or as that before its last dot. May wait for the disk.
         """
         with self._lock:
-            self._withdrawn[request] = None
-            while len(self._withdrawn) > _REMEMBERED:
-                self._withdrawn.popitem(last=False)
-        return self._forget_left(lambda origin: request in (origin, origin.rpartition(".")[0]))
+            self._origins.withdraw(request)
+        return self._forget_left(lambda origin: means(request, origin))
 
     def retract(self, origin: str) -> None:
         """Forgets what a request has left that failed in the end. May wait for the disk."""
         with self._lock:
-            left = self._latest.pop(origin, None)
-        if left is not None:
+            left = self._origins.retract(origin)
+        if left:
             self._forget_left(lambda other: other == origin)
 
     def ranked(self, fingerprint: str) -> tuple[str, ...]:
@@ -326,7 +317,7 @@ class Shard:
         assert self._disk is not None
         with self._lock:
             origins = {level: entry.origins.get(level, "") for level in levels}
-            refused = tuple(lv for lv, origin in origins.items() if self._refused(origin))
+            refused = tuple(lv for lv, origin in origins.items() if self._origins.refused(origin))
             held = self._table.get(entry.entry_id)
             if held is None:
                 partition = (entry.tenant, entry.fingerprint)
@@ -393,9 +384,6 @@ class Shard:
     def _new_id(self) -> str:
         self._next += 1
         return f"{self._prefix}-{self._next - 1}"
-
-    def _refused(self, origin: str) -> bool:
-        return origin in self._withdrawn or origin.rpartition(".")[0] in self._withdrawn
 
     def _hits(self, entry_id: str) -> dict[int, int]:
         hits = self._disk.hits(entry_id) if self._disk is not None else {}

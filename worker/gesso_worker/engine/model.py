@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import diffusers
+import huggingface_hub
 import torch
 import transformers
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from gesso.builtin import builtin_path, is_builtin
+from gesso_worker.engine.acceleration import Acceleration, accelerate
 from gesso_worker.engine.schedule import Trajectory, make_scheduler
 
 _CLASS: Final = "StableDiffusionXLPipeline"
@@ -41,6 +43,9 @@ class ModelSettings:
     guidance_scale: float
     scheduler: str = "Euler"
     dtype: str = "float32"
+    #: Another VAE, as a source; empty: the model's own.
+    vae: str = ""
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,28 +72,63 @@ class Model:
         height, width = self.settings.height // factor, self.settings.width // factor
         return (1, int(self.unet.config.in_channels), height, width)
 
+    def shape_of(self, width: int = 0, height: int = 0) -> tuple[int, int, int, int]:
+        """That of the latents of an image of so many pixels; 0 stands for the model's own size."""
+        _, channels, rows, columns = self.latent_shape
+        factor = self.pipeline.vae_scale_factor
+        return (1, channels, height // factor or rows, width // factor or columns)
+
+    @property
+    def pixel_step(self) -> int:
+        """What width and height of an image are multiples of: the VAE's factor."""
+        factor: int = self.pipeline.vae_scale_factor
+        return factor
+
+    @property
+    def least_side(self) -> int:
+        """Pixels of the shortest side: the UNet's deepest blocks have one latent left of it."""
+        halvings: int = len(self.unet.config.down_block_types) - 1
+        return self.pixel_step << halvings
+
+    def size_conditioning(self, width: int = 0, height: int = 0) -> Tensor:
+        """SD-XL's size conditioning (1, 6) of an image of so many pixels; 0 stands for the model's own size."""
+        width, height = width or self.settings.width, height or self.settings.height
+        if (width, height) == (self.settings.width, self.settings.height):
+            return self.time_ids
+        return _time_ids(self.pipeline, width, height, self.dtype).to(self.device)
+
     @property
     def device_name(self) -> str:
         """The device as profiles name it: `cpu`, or the GPU's name."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
-    def trajectory(self, skipped_steps: int = 0) -> Trajectory:
-        """A new run from step K, with a scheduler of its own."""
-        return Trajectory(self.scheduler, self.settings.steps, skipped_steps)
+    def scheduler_named(self, name: str = "") -> Any:
+        """A scheduler on the model's own noise schedule: one of SCHEDULERS; empty: the model's own."""
+        if name in ("", self.settings.scheduler):
+            return self.scheduler
+        return make_scheduler(name, dict(self.pipeline.scheduler.config))
 
-    def noise(self, seed: int, trajectory: Trajectory) -> Tensor:
+    def trajectory(self, skipped_steps: int = 0, scheduler: str = "") -> Trajectory:
+        """A new run from step K, with a scheduler of its own of the named kind; empty: the model's."""
+        return Trajectory(self.scheduler_named(scheduler), self.settings.steps, skipped_steps)
+
+    def noise(
+        self, seed: int, trajectory: Trajectory, shape: tuple[int, int, int, int] | None = None
+    ) -> Tensor:
         """The latent before step 0, from a CPU generator, so that a seed means the same on every device."""
         generator = torch.Generator("cpu").manual_seed(seed)
-        noise = randn_tensor(self.latent_shape, generator, device=self.device, dtype=self.dtype)
+        wanted = shape or self.latent_shape
+        noise = randn_tensor(wanted, generator, device=self.device, dtype=self.dtype)
         return torch.as_tensor(noise) * trajectory.init_noise_sigma
 
 
-def find_weights(source: str) -> None:
-    """Looks at a model's folder, and downloads what the hub has of it: loading takes no network afterwards.
-
-    Raises ModelLoadError.
+def find_weights(source: str, vae: str = "") -> None:
+    """Looks at a model's folder, and its VAE's if that is another, and downloads what the hub has of them:
+    loading takes no network afterwards. Raises ModelLoadError.
     """
     _check_folder(source, _folder(source))
+    if vae:
+        _check_vae(vae)
 
 
 def load_model(settings: ModelSettings, device: str | None = None) -> Model:
@@ -105,7 +145,13 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
     dtype = _DTYPES[settings.dtype] if target.type == "cuda" else torch.float32
     folder = _folder(settings.source)
     variant = _check_folder(settings.source, folder)
+    other_vae = _check_vae(settings.vae) if settings.vae else None
     try:
+        parts = {}
+        if other_vae is not None:
+            parts["vae"] = diffusers.AutoencoderKL.from_pretrained(
+                other_vae, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
         pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
             folder,
             variant=variant,
@@ -113,6 +159,7 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
             use_safetensors=True,
             add_watermarker=False,
             local_files_only=True,
+            **parts,
         )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(target)
@@ -120,16 +167,10 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
             getattr(pipeline, part).requires_grad_(False).eval()
         if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.force_upcast:
             pipeline.vae.to(torch.float32)  # SD-XL's VAE overflows in float16
+        accelerate(pipeline, Acceleration.of(target, settings.compile))
         scheduler = make_scheduler(settings.scheduler, dict(pipeline.scheduler.config))
         Trajectory(scheduler, settings.steps)
-        # Two steps of diffusers' own, so that its conventions hold whatever its version.
-        time_ids = pipeline._get_add_time_ids(
-            (settings.height, settings.width),
-            (0, 0),
-            (settings.height, settings.width),
-            dtype=dtype,
-            text_encoder_projection_dim=pipeline.text_encoder_2.config.projection_dim,
-        ).to(target)
+        time_ids = _time_ids(pipeline, settings.width, settings.height, dtype).to(target)
     except torch.OutOfMemoryError as error:
         raise _refused(settings.source, f"it does not fit into memory: {_line(error)}") from error
     except Exception as error:  # whatever a torn file makes the readers of five libraries raise
@@ -141,6 +182,16 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
             raise ModelLoadError(message)
     digest = _digest(folder, variant)
     return Model(settings, pipeline, scheduler, target, dtype, digest, time_ids)
+
+
+def _time_ids(pipeline: Any, width: int, height: int, dtype: torch.dtype) -> Tensor:
+    """By diffusers' own method, so that its conventions hold whatever its version."""
+    size = (height, width)
+    projection = pipeline.text_encoder_2.config.projection_dim
+    made = pipeline._get_add_time_ids(
+        size, (0, 0), size, dtype=dtype, text_encoder_projection_dim=projection
+    )
+    return torch.as_tensor(made)
 
 
 def _folder(source: str) -> Path:
@@ -164,6 +215,27 @@ def _folder(source: str) -> Path:
         else:
             return Path(path)
     raise AssertionError("unreachable")
+
+
+def _check_vae(source: str) -> Path:
+    """The folder of a VAE of its own. Raises ModelLoadError unless it holds one in safetensors."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and _HUB_ID.fullmatch(source):
+        try:
+            files = ["config.json", "*.safetensors"]
+            folder = Path(huggingface_hub.snapshot_download(source, allow_patterns=files))
+        except (OSError, ValueError) as error:
+            reason = f"no such folder, and the hub gives: {_line(error)}"
+            raise _refused(source, reason, "vae") from error
+    try:
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _refused(source, f"config.json cannot be read: {_line(error)}", "vae") from None
+    if name != "AutoencoderKL":
+        raise _refused(source, f"config.json says {name!r}: AutoencoderKL is needed", "vae")
+    if not any(folder.glob("*.safetensors")):
+        raise _refused(source, "no safetensors file in it", "vae")
+    return folder
 
 
 def _check_folder(source: str, folder: Path) -> str | None:
@@ -200,8 +272,8 @@ def _digest(folder: Path, variant: str | None) -> str:
     return total.hexdigest()
 
 
-def _refused(source: str, reason: str) -> ModelLoadError:
-    return ModelLoadError(f"spec.model.source: {source!r} cannot be loaded: {reason}")
+def _refused(source: str, reason: str, field: str = "source") -> ModelLoadError:
+    return ModelLoadError(f"spec.model.{field}: {source!r} cannot be loaded: {reason}")
 
 
 def _line(error: BaseException) -> str:

@@ -1,10 +1,14 @@
 """One request's way through the denoising steps: its own scheduler, and each step as three numbers.
 
-The samplers served here, Euler and DDIM without noise, are linear in the sample x and the model's output m:
-a step is ``x' = keep * x + gain * m`` on the model input ``scale * x``. So requests at unlike timesteps are
-stepped together with one multiply-add. Formulas: Karras et al. 2022, algorithm 2 (Euler); Song et al. 2021,
-equations 12 and 16 with eta = 0 (DDIM); Salimans and Ho 2022 (v-prediction). They give what diffusers'
-``step`` gives.
+The samplers served here are linear in the sample x, the model's output m and the denoised sample of the step
+before, d: a step is ``x' = keep * x + gain * m + past * d`` on the model input ``scale * x``, and its own
+denoised sample is ``skip * x + out * m``. So requests at unlike timesteps, of unlike samplers, are stepped
+together with a few multiply-adds. Formulas: Karras et al. 2022, algorithm 2 (Euler); Song et al. 2021,
+equations 12 and 16 with eta = 0 (DDIM); Lu et al. 2022, algorithm 2 (DPM++ 2M); Salimans and Ho 2022
+(v-prediction). They give what diffusers' ``step`` gives.
+
+DPM++ 2M looks one step back. A run that starts at K > 0 takes its first step at first order, as at K = 0, and
+has its history from there on: what diffusers' own scheduler does from `set_begin_index(K)`.
 """
 
 from __future__ import annotations
@@ -12,22 +16,32 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
-SCHEDULERS: Final = ("Euler", "DDIM")
+SCHEDULERS: Final = ("Euler", "DDIM", "DPM++ 2M")
+
+
+#: Below so many steps diffusers ends at first order, where told to.
+_FEW_STEPS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
 class StepCoefficients:
-    """One denoising step: `x' = keep * x + gain * unet(scale * x, timestep)`."""
+    """One denoising step: `x' = keep * x + gain * m + past * d`, m = unet(scale * x, timestep).
+
+    d is the denoised sample of the step before; that of this one is `skip * x + out * m`.
+    """
 
     timestep: float
     scale: float
     keep: float
     gain: float
+    skip: float
+    out: float
+    past: float = 0.0
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
@@ -41,6 +55,9 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
         # SD-XL's own configuration says False to all three; one saved from Euler does not say.
         fixed = {"clip_sample": False, "thresholding": False}
         return DDIMScheduler.from_config(config, **{"set_alpha_to_one": False, **config, **fixed})
+    if name == "DPM++ 2M":
+        kind = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+        return DPMSolverMultistepScheduler.from_config(config, **kind, thresholding=False)
     raise ValueError(
         f"spec.model.scheduler: {name!r} is not allowed: one of {', '.join(SCHEDULERS)}"
     )
@@ -65,7 +82,7 @@ class Trajectory:
         self.steps = steps
         self.begin = begin
         self.step = begin
-        self.coefficients = step_coefficients(self.scheduler)
+        self.coefficients = step_coefficients(self.scheduler, begin)
 
     @property
     def remaining(self) -> int:
@@ -78,16 +95,23 @@ class Trajectory:
         return float(self.scheduler.init_noise_sigma)
 
 
-def step_coefficients(scheduler: Any) -> tuple[StepCoefficients, ...]:
-    """Every step of a scheduler whose timesteps are set. Raises ValueError for one not linear or not finite."""
+def step_coefficients(scheduler: Any, begin: int = 0) -> tuple[StepCoefficients, ...]:
+    """Every step of a scheduler whose timesteps are set; the one at `begin` does not look back.
+
+    Raises ValueError for one not linear or not finite.
+    """
     if isinstance(scheduler, EulerDiscreteScheduler):
         steps = _euler(scheduler)
     elif isinstance(scheduler, DDIMScheduler):
         steps = _ddim(scheduler)
+    elif isinstance(scheduler, DPMSolverMultistepScheduler):
+        steps = _dpm(scheduler, begin)
     else:
-        raise ValueError(f"scheduler: {type(scheduler).__name__} is not allowed: Euler or DDIM")
+        raise ValueError(
+            f"scheduler: {type(scheduler).__name__} is not allowed: one of {', '.join(SCHEDULERS)}"
+        )
     for step in steps:
-        if not all(map(math.isfinite, (step.timestep, step.scale, step.keep, step.gain))):
+        if not all(map(math.isfinite, astuple(step))):
             raise ValueError(f"scheduler: the step at timestep {step.timestep} is not finite")
     return steps
 
@@ -97,29 +121,22 @@ def _euler(scheduler: Any) -> tuple[StepCoefficients, ...]:
     sigmas = [float(s) for s in scheduler.sigmas]
     steps = []
     for t, sigma, after in zip(scheduler.timesteps.tolist(), sigmas, sigmas[1:], strict=False):
-        # x' = x + (x - x0) / sigma * dt, with x0 = c_skip * x + c_out * m
-        c_skip, c_out = _denoised(kind, sigma)
+        # x' = x + (x - x0) / sigma * dt, with x0 = skip * x + out * m; x has the variance sigma^2 + 1.
+        alpha = 1 / math.sqrt(sigma**2 + 1)
+        skip, out = _denoised(kind, alpha, sigma * alpha)
+        skip *= alpha
         ratio = (after - sigma) / sigma
         steps.append(
             StepCoefficients(
                 timestep=float(t),
-                scale=1 / math.sqrt(sigma**2 + 1),
-                keep=1 + (1 - c_skip) * ratio,
-                gain=-c_out * ratio,
+                scale=alpha,
+                keep=1 + (1 - skip) * ratio,
+                gain=-out * ratio,
+                skip=skip,
+                out=out,
             )
         )
     return tuple(steps)
-
-
-def _denoised(kind: str, sigma: float) -> tuple[float, float]:
-    """(c_skip, c_out) of the denoised sample `c_skip * x + c_out * m`, x of variance sigma^2 + 1."""
-    if kind == "epsilon":
-        return 1.0, -sigma
-    if kind == "v_prediction":
-        return 1 / (sigma**2 + 1), -sigma / math.sqrt(sigma**2 + 1)
-    if kind in ("sample", "original_sample"):
-        return 0.0, 1.0
-    raise ValueError(f"scheduler: prediction_type {kind!r} is not allowed: epsilon or v_prediction")
 
 
 def _ddim(scheduler: Any) -> tuple[StepCoefficients, ...]:
@@ -130,20 +147,58 @@ def _ddim(scheduler: Any) -> tuple[StepCoefficients, ...]:
     alphas = [float(a) for a in scheduler.alphas_cumprod]
     steps = []
     for t in scheduler.timesteps.tolist():
-        alpha = alphas[t]
+        square = alphas[t]
         before = alphas[t - stride] if t >= stride else float(scheduler.final_alpha_cumprod)
-        a, b = math.sqrt(alpha), math.sqrt(1 - alpha)
-        a1, b1 = math.sqrt(before), math.sqrt(1 - before)
-        if config.prediction_type == "epsilon":
-            keep, gain = a1 / a, b1 - a1 * b / a
-        elif config.prediction_type == "v_prediction":
-            keep, gain = a1 * a + b1 * b, b1 * a - a1 * b
-        elif config.prediction_type == "sample":
-            keep, gain = b1 / b, a1 - b1 * a / b
-        else:
-            kind = config.prediction_type
-            raise ValueError(
-                f"scheduler: prediction_type {kind!r} is not allowed: epsilon or v_prediction"
-            )
-        steps.append(StepCoefficients(float(t), 1.0, keep, gain))
+        alpha, sigma = math.sqrt(square), math.sqrt(1 - square)
+        after, noise = math.sqrt(before), math.sqrt(1 - before)
+        # x' = after * x0 + noise * (x - alpha * x0) / sigma
+        skip, out = _denoised(config.prediction_type, alpha, sigma)
+        pull = after - noise * alpha / sigma
+        keep, gain = noise / sigma + pull * skip, pull * out
+        steps.append(StepCoefficients(float(t), 1.0, keep, gain, skip, out))
     return tuple(steps)
+
+
+def _dpm(scheduler: Any, begin: int) -> tuple[StepCoefficients, ...]:
+    config = scheduler.config
+    kind = (config.algorithm_type, config.solver_type, config.solver_order)
+    if kind != ("dpmsolver++", "midpoint", 2) or config.thresholding:
+        raise ValueError(f"scheduler: {kind} is not allowed: dpmsolver++, midpoint, 2")
+    sigmas = [float(s) for s in scheduler.sigmas]
+    count = len(sigmas) - 1
+    few = config.lower_order_final and count < _FEW_STEPS
+    steps = []
+    for i, t in enumerate(scheduler.timesteps.tolist()):
+        alpha, sigma = _variance_preserving(sigmas[i])
+        alpha_after, sigma_after = _variance_preserving(sigmas[i + 1])
+        skip, out = _denoised(config.prediction_type, alpha, sigma)
+        # With lambda = -log(sigma_i), so that exp(-h) = sigma_after / sigma_before, 0 at the end.
+        pull = alpha_after * (1 - sigmas[i + 1] / sigmas[i])
+        last = i == count - 1 and (
+            config.euler_at_final or few or config.final_sigmas_type == "zero"
+        )
+        past = 0.0
+        now = pull
+        if i > begin and not last:
+            ratio = math.log(sigmas[i - 1] / sigmas[i]) / math.log(sigmas[i] / sigmas[i + 1])
+            now, past = pull * (1 + 0.5 / ratio), -pull * 0.5 / ratio
+        keep, gain = sigma_after / sigma + now * skip, now * out
+        steps.append(StepCoefficients(float(t), 1.0, keep, gain, skip, out, past))
+    return tuple(steps)
+
+
+def _variance_preserving(sigma: float) -> tuple[float, float]:
+    """(alpha, sigma) of a sample scaled to the variance 1."""
+    alpha = 1 / math.sqrt(sigma**2 + 1)
+    return alpha, sigma * alpha
+
+
+def _denoised(kind: str, alpha: float, sigma: float) -> tuple[float, float]:
+    """(skip, out) of the denoised sample `skip * x + out * m`, where x = alpha * x0 + sigma * noise."""
+    if kind == "epsilon":
+        return 1 / alpha, -sigma / alpha
+    if kind == "v_prediction":
+        return alpha, -sigma
+    if kind in ("sample", "original_sample"):
+        return 0.0, 1.0
+    raise ValueError(f"scheduler: prediction_type {kind!r} is not allowed: epsilon or v_prediction")

@@ -177,3 +177,17 @@ class ReportQualityResponse(_message.Message):
     predicted_quality: float
     learned: bool
     def __init__(self, predicted_quality: _Optional[float] = ..., learned: _Optional[bool] = ...) -> None: ...
+
+class WithdrawImagesRequest(_message.Message):
+    __slots__ = ("request_ids",)
+    REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
+    request_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WithdrawImagesResponse(_message.Message):
+    __slots__ = ("latents", "unreached")
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    UNREACHED_FIELD_NUMBER: _ClassVar[int]
+    latents: int
+    unreached: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, latents: _Optional[int] = ..., unreached: _Optional[_Iterable[str]] = ...) -> None: ...

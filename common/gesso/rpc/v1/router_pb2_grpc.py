@@ -49,6 +49,11 @@ class RouterControlStub:
                 request_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityRequest.SerializeToString,
                 response_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityResponse.FromString,
                 _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/gesso.v1.RouterControl/Withdraw',
+                request_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.WithdrawImagesRequest.SerializeToString,
+                response_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.WithdrawImagesResponse.FromString,
+                _registered_method=True)
 
 
 class RouterControlServicer:
@@ -75,6 +80,14 @@ class RouterControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Withdraw(self, request, context):
+        """Has every worker forget the latents that requests left, from whoever flagged their images: no other image
+        starts from them any more. INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +105,11 @@ def add_RouterControlServicer_to_server(servicer, server):
                     servicer.ReportQuality,
                     request_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityRequest.FromString,
                     response_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityResponse.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=gesso_dot_rpc_dot_v1_dot_router__pb2.WithdrawImagesRequest.FromString,
+                    response_serializer=gesso_dot_rpc_dot_v1_dot_router__pb2.WithdrawImagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +193,33 @@ class RouterControl:
             '/gesso.v1.RouterControl/ReportQuality',
             gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityRequest.SerializeToString,
             gesso_dot_rpc_dot_v1_dot_router__pb2.ReportQualityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gesso.v1.RouterControl/Withdraw',
+            gesso_dot_rpc_dot_v1_dot_router__pb2.WithdrawImagesRequest.SerializeToString,
+            gesso_dot_rpc_dot_v1_dot_router__pb2.WithdrawImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

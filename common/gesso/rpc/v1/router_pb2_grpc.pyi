@@ -38,6 +38,10 @@ class RouterControlStub:
     """What a served image was really worth, from whoever can tell; a learned predictor learns from it. Once per
     image. INVALID_ARGUMENT; NOT_FOUND where it was not served lately, or was reported on before.
     """
+    Withdraw: _grpc.UnaryUnaryMultiCallable[_router_pb2.WithdrawImagesRequest, _router_pb2.WithdrawImagesResponse]
+    """Has every worker forget the latents that requests left, from whoever flagged their images: no other image
+    starts from them any more. INVALID_ARGUMENT.
+    """
 
 @_typing.type_check_only
 class RouterControlAsyncStub(RouterControlStub):
@@ -48,6 +52,10 @@ class RouterControlAsyncStub(RouterControlStub):
     ReportQuality: _aio.UnaryUnaryMultiCallable[_router_pb2.ReportQualityRequest, _router_pb2.ReportQualityResponse]  # type: ignore[assignment]
     """What a served image was really worth, from whoever can tell; a learned predictor learns from it. Once per
     image. INVALID_ARGUMENT; NOT_FOUND where it was not served lately, or was reported on before.
+    """
+    Withdraw: _aio.UnaryUnaryMultiCallable[_router_pb2.WithdrawImagesRequest, _router_pb2.WithdrawImagesResponse]  # type: ignore[assignment]
+    """Has every worker forget the latents that requests left, from whoever flagged their images: no other image
+    starts from them any more. INVALID_ARGUMENT.
     """
 
 class RouterControlServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +82,16 @@ class RouterControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_router_pb2.ReportQualityResponse, _abc.Awaitable[_router_pb2.ReportQualityResponse]]:
         """What a served image was really worth, from whoever can tell; a learned predictor learns from it. Once per
         image. INVALID_ARGUMENT; NOT_FOUND where it was not served lately, or was reported on before.
+        """
+
+    @_abc_1.abstractmethod
+    def Withdraw(
+        self,
+        request: _router_pb2.WithdrawImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.WithdrawImagesResponse, _abc.Awaitable[_router_pb2.WithdrawImagesResponse]]:
+        """Has every worker forget the latents that requests left, from whoever flagged their images: no other image
+        starts from them any more. INVALID_ARGUMENT.
         """
 
 def add_RouterControlServicer_to_server(servicer: RouterControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

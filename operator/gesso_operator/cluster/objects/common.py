@@ -157,6 +157,8 @@ def common_env() -> list[Object]:
     """Caches go where may be written; and only what is asked for is downloaded."""
     return [
         {"name": "HF_HOME", "value": HUB_FOLDER},
+        {"name": "TORCHINDUCTOR_CACHE_DIR", "value": f"{HUB_FOLDER}/torchinductor"},
+        {"name": "TRITON_CACHE_DIR", "value": f"{HUB_FOLDER}/triton"},
         {"name": "HOME", "value": "/tmp"},
         {"name": "USER", "value": "gesso"},
     ]

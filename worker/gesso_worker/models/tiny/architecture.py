@@ -29,6 +29,13 @@ SCHEDULE: Final[dict[str, Any]] = {
     "timestep_spacing": "leading",
     "steps_offset": 1,
 }
+#: The turbo's steps; they start at pure noise, as few steps must.
+TURBO_STEPS: Final = 4
+TURBO_SCHEDULE: Final[dict[str, Any]] = {
+    **SCHEDULE,
+    "timestep_spacing": "trailing",
+    "steps_offset": 0,
+}
 
 
 def text_config(first: bool) -> CLIPTextConfig:

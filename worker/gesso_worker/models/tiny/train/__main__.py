@@ -10,7 +10,18 @@ import torch
 
 from gesso_worker.models.tiny.train.common import DEFAULT_WORK, Options
 
-STAGES = ("data", "text", "latents", "unet", "decoder", "encoder", "checker", "clip", "export")
+STAGES = (
+    "data",
+    "text",
+    "latents",
+    "unet",
+    "decoder",
+    "encoder",
+    "checker",
+    "clip",
+    "export",
+    "turbo",
+)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Shards that serve over real gRPC on loopback, without a model."""
+"""Shards that serve over real gRPC on loopback, without a model. Put `tests/fakes` on sys.path."""
 
 from __future__ import annotations
 

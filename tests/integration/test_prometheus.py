@@ -19,7 +19,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
-from router_process import router_process
+from router_process import Process, free_ports, spawn
 
 from gesso.builtin import TINY_CLIP, TINY_SDXL, builtin_names
 from gesso.metrics.catalogue import OPERATOR, ROUTER, SAMPLES, WORKER
@@ -119,6 +119,27 @@ def worker_processes(folder, service):
     assert codes == [0, 0], "a worker with metrics ends as one without"
 
 
+@contextlib.contextmanager
+def patient_router(folder, service):
+    """A router that has longer to load than the other tests' ones."""
+    grpc_port, http_port = free_ports()
+    stderr = folder / "router.log"
+    flags = {
+        "--grpc": f"127.0.0.1:{grpc_port}",
+        "--http": f"127.0.0.1:{http_port}",
+        "--service": str(service),
+        "--state-dir": str(folder / "state"),
+    }
+    popen = spawn(stderr, flags)
+    try:
+        until(lambda: '"message": "serving"' in stderr.read_text() or popen.poll() is not None)
+        assert popen.poll() is None, stderr.read_text()
+        yield Process(popen, grpc_port, http_port, stderr)
+    finally:
+        popen.kill()
+        popen.wait()
+
+
 def apply(router, workers):
     """Tells the router its workers, and waits until it may send to them."""
     with grpc.insecure_channel(f"127.0.0.1:{router.grpc_port}") as channel:
@@ -150,7 +171,7 @@ def scraped(tmp_path_factory):
     service.write_text(SAMPLE.read_text().replace("latencySeconds: 4", "latencySeconds: 240"))
     # One after the other: a busy machine is slow to import torch three times at once.
     with (
-        router_process(folder, service=service) as router,
+        patient_router(folder, service) as router,
         worker_processes(folder, service) as workers,
     ):
         apply(router, workers)

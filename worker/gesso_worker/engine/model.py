@@ -122,13 +122,16 @@ class Model:
         return torch.as_tensor(noise) * trajectory.init_noise_sigma
 
 
-def find_weights(source: str, vae: str = "") -> None:
-    """Looks at a model's folder, and its VAE's if that is another, and downloads what the hub has of them:
+def find_weights(source: str, vae: str = "") -> tuple[Path, ...]:
+    """The weights files of a model, and of its VAE if that is another. What the hub has of them is downloaded:
     loading takes no network afterwards. Raises ModelLoadError.
     """
-    _check_folder(source, _folder(source))
-    if vae:
-        _check_vae(vae)
+    folder = _folder(source)
+    files = _weights(folder, _check_folder(source, folder))
+    if not vae:
+        return files
+    others = tuple(sorted(_check_vae(vae).glob("*.safetensors")))
+    return (*(f for f in files if f.parent.name != "vae"), *others)
 
 
 def load_model(settings: ModelSettings, device: str | None = None) -> Model:
@@ -260,15 +263,23 @@ def _check_folder(source: str, folder: Path) -> str | None:
     return _VARIANT if has_variant else None
 
 
+def _weights(folder: Path, variant: str | None) -> tuple[Path, ...]:
+    """The weights files of a folder that are loaded."""
+    return tuple(
+        file
+        for part in _PARTS
+        for file in sorted((folder / part).glob("*.safetensors"))
+        if (f".{_VARIANT}" in file.name) == (variant is not None)
+    )
+
+
 def _digest(folder: Path, variant: str | None) -> str:
     """SHA-256 over the weights files that were loaded, with their names."""
     total = hashlib.sha256()
-    for part in _PARTS:
-        for file in sorted((folder / part).glob("*.safetensors")):
-            if (f".{_VARIANT}" in file.name) == (variant is not None):
-                with file.open("rb") as stream:
-                    total.update(f"{part}/{file.name}".encode())
-                    total.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in _weights(folder, variant):
+        with file.open("rb") as stream:
+            total.update(f"{file.parent.name}/{file.name}".encode())
+            total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 

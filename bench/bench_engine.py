@@ -1,4 +1,4 @@
-"""Images per second of the engine against the stock pipeline behind a queue, one by one and batched, in one run.
+"""Images per second of the engine against the stock pipeline behind a queue, by ones and batched, in one run.
 
 All serve the same requests (prompts, seeds, K, latents to resume from) on the same model in the same process.
 The batched pipeline takes whatever waits when it is free, up to the engine's largest batch, of one K, since a

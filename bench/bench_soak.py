@@ -1,7 +1,8 @@
 """Workers for half an hour at twice their capacity, with cancels, and a peer that is killed over and over.
 
-Looked at: memory (last third over first third of the run), requests that never end or bring two images, places in
-the batch that stay taken. Real processes, real gRPC on loopback.
+Looked at: memory (last third over first third of the run), requests that never end or bring two images, and
+places in the batch that stay taken. Real processes, real gRPC on loopback.
+
 """
 
 from __future__ import annotations

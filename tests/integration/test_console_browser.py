@@ -180,7 +180,9 @@ def test_a_prompt_typed_is_seen_to_become_an_image_and_the_charts_move(browser, 
     driver.execute_script(
         "window.seen = [];"
         "const [caption, progress] = ['caption', 'progress'].map((i) => document.getElementById(i));"
-        "new MutationObserver(() => seen.push([caption.textContent, progress.value])).observe("
+        "window.previews = new Set();"
+        "new MutationObserver(() => { seen.push([caption.textContent, progress.value]);"
+        " const p = document.querySelector('#canvas img.preview'); if (p) previews.add(p.src); }).observe("
         "document.getElementById('easel'), {subtree: true, childList: true, attributes: true})"
     )
     # By keyboard alone.
@@ -195,6 +197,9 @@ def test_a_prompt_typed_is_seen_to_become_an_image_and_the_charts_move(browser, 
     seen = driver.execute_script("return seen")
     assert any(caption.startswith("Denoising on worker-") for caption, _ in seen)
     assert len({done for _, done in seen}) >= 4, "progress moves"
+    previews = driver.execute_script("return [...previews]")
+    assert len(previews) >= 3, "one after the other, each another image"
+    assert all(source.startswith("data:image/jpeg;base64,") for source in previews)
 
     until(driver, lambda _: len(load) > 12)
     assert not [a["error"] for a in load if "error" in a]

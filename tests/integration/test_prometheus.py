@@ -31,7 +31,7 @@ from gesso_operator.local.ports import free_port
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 PROMETHEUS = shutil.which("prometheus")
-DEADLINE_S = 240.0
+DEADLINE_S = 300.0
 
 pytestmark = [
     pytest.mark.skipif(PROMETHEUS is None, reason="no Prometheus: apt-get install prometheus"),
@@ -39,7 +39,7 @@ pytestmark = [
         not {TINY_SDXL, TINY_CLIP} <= set(builtin_names()),
         reason="the builtin models are not there",
     ),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
 
 

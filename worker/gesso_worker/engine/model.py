@@ -23,6 +23,7 @@ from gesso_worker.engine.schedule import Trajectory, make_scheduler
 
 _CLASS: Final = "StableDiffusionXLPipeline"
 _PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
+_TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 _VARIANT: Final = "fp16"
 _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
@@ -259,6 +260,9 @@ def _check_folder(source: str, folder: Path) -> str | None:
     for part in _PARTS:
         if not any((folder / part).glob("*.safetensors")):
             raise _refused(source, f"no safetensors file in {part}/")
+    for part in _TOKENIZERS:
+        if not any((folder / part).glob("*.json")):
+            raise _refused(source, f"no tokenizer in {part}/")
     has_variant = all(any((folder / part).glob(f"*.{_VARIANT}*.safetensors")) for part in _PARTS)
     return _VARIANT if has_variant else None
 

@@ -16,19 +16,13 @@ from tqdm import tqdm
 from gesso.builtin import TINY_SDXL_TURBO, builtin_path
 from gesso_worker.models.tiny import architecture, clip_model, folders
 from gesso_worker.models.tiny.checker import AttributeChecker
-from gesso_worker.models.tiny.evaluate import floors, speed
+from gesso_worker.models.tiny.evaluate import floors, speed, turbo_card
 from gesso_worker.models.tiny.evaluate.sheets import COLUMNS, FOLDER, PROMPTS, tile
 from gesso_worker.models.tiny.sampling import GUIDANCE, STEPS, Parts
 
 Images = np.ndarray[Any, Any]
 MEASURED: Final = folders.TURBO / "measured.json"
 BATCHES: Final = (1, 8)
-_NAMES: Final = {
-    "turbo": "this one",
-    "tiny": "tiny SD-XL in full",
-    "tiny_in_4_steps": "tiny SD-XL in as few steps",
-    "tiny_in_4_steps_unguided": "the same, without guidance",
-}
 REPEATS: Final = 3
 
 
@@ -132,7 +126,7 @@ def sheet() -> None:
 
 def run() -> None:
     """Measure, and write ``measured.json`` and the card beside the turbo's weights, and the sheet."""
-    measured: dict[str, Any] = {
+    measured = {
         "quality": quality(),
         "speed": speeds(),
         "prompts": floors.PROMPTS,
@@ -140,37 +134,5 @@ def run() -> None:
         "teacher_fingerprint": folders.fingerprint(),
     }
     MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
-    (folders.TURBO / "README.md").write_text(card(measured))
+    turbo_card.run()
     sheet()
-
-
-def card(measured: dict[str, Any]) -> str:
-    """The model card, in Markdown, from what was measured."""
-    rows = [
-        f"| {_NAMES[name]} | {q['steps']} | {q['guidance_scale']:g} | "
-        f"{q['attributes_right']['all']:.1%} | {q['whole_images_right']:.1%} | {q['clip_score']:.3f} |"
-        for name, q in measured["quality"].items()
-    ]
-    ratios = " and ".join(
-        f"{s['images_per_second_ratio']:g} times at batch {s['batch']}" for s in measured["speed"]
-    )
-    table = "\n".join(rows)
-    return f"""# tiny-sdxl-turbo
-
-The tiny SD-XL distilled to four steps without guidance: another model for `spec.variants`, for loads above
-what the deepest level carries. The folder holds its UNet alone; `parts.json` names what it shares with
-`builtin://tiny-sdxl`.
-
-On {measured["prompts"]} held-out prompts, each at the same seed
-(`python -m gesso_worker.models.tiny.evaluate turbo`; `measured.json`):
-
-| model | steps | guidance | attributes right | whole images right | CLIPScore |
-|---|---|---|---|---|---|
-{table}
-
-It makes {ratios} as many images a second as the tiny SD-XL in full, encoding and decoding included, on one
-thread. Trained by `python -m gesso_worker.models.tiny.train turbo`: on its own walk of four Euler steps the
-student learns, at each, what the teacher does over the same stretch with guidance (progressive and guidance
-distillation, Salimans and Ho 2022, Meng et al. 2023).
-Samples: [docs/tiny-sdxl/turbo.png](../../../../../docs/tiny-sdxl/turbo.png).
-"""

@@ -35,8 +35,8 @@ Always 4 steps, guidance 1: the teacher's guidance of 2 is built in. Scheduler: 
 timesteps, which start at pure noise.
 
 **What its figures do not say.** On scenes as simple as these, with the teacher's noise schedule, four steps
-lose next to nothing, even without any distillation (third row). A large model's turbo is no such free gift: expect
-a relative quality of about 0.88, as published for SDXL-Lightning, and measure it.
+lose next to nothing, even without any distillation (third row). A large model's turbo is no such free
+gift: expect a relative quality of about 0.88, as published for SDXL-Lightning, and measure it.
 """
 TRAINING: Final = """
 ## Training

@@ -16,7 +16,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check metrics metrics-check chart chart-check cluster-tools cluster-up cluster-down kind-demo bench clean
+.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check metrics metrics-check chart chart-check debian-tools cluster-tools cluster-up cluster-down kind-demo bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and s
 	@$(BIN)/gesso demo
 
 test: $(VENV)/.ready ## every check and every test, but test-faults
-	@$(MAKE) --no-print-directory cluster-tools
+	@$(MAKE) --no-print-directory debian-tools cluster-tools
 	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check metrics-check chart-check
 	@echo "[test] unit and integration tests, and those on a cluster"
 	@$(BIN)/pytest -q
@@ -108,6 +108,15 @@ chart: $(VENV)/.ready ## what is made of the chart's values and the CRD: the cha
 chart-check: $(VENV)/.ready
 	@echo "[check] the chart and manifests/install.yaml are current"
 	@$(BIN)/python charts/make_chart.py --check
+
+debian-tools: ## Chromium and Prometheus from Debian, for the tests of the console, the dashboards and the alerts
+	@if command -v chromium chromedriver promtool prometheus >/dev/null; then true; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "[setup] Debian packages: chromium, chromium-driver, prometheus"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	    chromium chromium-driver prometheus >/dev/null; } \
+	  || echo "[setup] they cannot be had: their tests are skipped"; \
+	else echo "[setup] no Chromium or no Prometheus, and no root to install them: their tests are skipped"; fi
 
 cluster-tools: $(VENV)/.ready ## the programs of the test cluster, once: minutes, into ~/.cache/gesso
 	@$(BIN)/python tests/cluster/tools.py

@@ -345,7 +345,7 @@ class Router:
         others = stand_ins(self.predictor, option, run.matches, run.embedding)
         embedding = [] if run.embedding is None else run.embedding.tolist()
         wanted = run.job.skipped_steps is None and not option.model
-        keep = (
+        run.kept = (
             bool(embedding)
             and wanted
             and keep_latents(
@@ -363,7 +363,7 @@ class Router:
             option,
             self._address(match, placement.worker) or "",
             embedding,
-            keep,
+            run.kept,
             [
                 (m, address)
                 for m in others

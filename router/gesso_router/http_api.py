@@ -253,6 +253,7 @@ def _headers(jobs: Sequence[Job], images: Sequence[image_pb2.Image]) -> dict[str
         "X-Gesso-Request-Id": ", ".join(j.request_id for j in jobs),
         "X-Gesso-Skipped-Steps": ", ".join(str(i.skipped_steps) for i in images),
         "X-Gesso-Similarity": ", ".join(f"{i.similarity:.4f}" for i in images),
+        "X-Gesso-Predicted-Quality": ", ".join(f"{i.predicted_quality:.4f}" for i in images),
         "X-Gesso-Worker": ", ".join(i.worker for i in images),
         "X-Gesso-Queue-Seconds": ", ".join(f"{i.queue_seconds:.3f}" for i in images),
         "X-Gesso-Seed": ", ".join(str(i.seed) for i in images),

@@ -35,6 +35,8 @@ class Run:
     refused_by: list[str] = field(default_factory=list)
     failure: WorkerFailedError | None = None
     started_s: float | None = None
+    #: Whether its latents are to be kept for others.
+    kept: bool = False
     embed_seconds: float = 0.0
     lookup_seconds: float = 0.0
 

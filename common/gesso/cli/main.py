@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gesso.cli import bench as benching
 from gesso.cli import find, lifecycle
 from gesso.cli import generate as generating
 from gesso.cli import simulate as simulating
@@ -146,6 +147,7 @@ def demo(
 
 
 app.command("simulate", help=simulating.HELP)(simulating.simulate)
+app.command("bench")(benching.bench)
 
 
 @app.command()

@@ -26,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that went out; `embedding` is its prompt's. Times in seconds, `at_s` in unix seconds."""
+    """An image that went out; `embedding` is its prompt's, if it left latents. `at_s` is in unix seconds."""
 
     request_id: str
     at_s: float

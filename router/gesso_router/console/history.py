@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -33,7 +33,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class PlanNote:
-    """A plan that came into force."""
+    """A plan that came into force; `times` counts those before it of the same reason and mix, and itself."""
 
     revision: int
     made_at_s: float
@@ -41,6 +41,7 @@ class PlanNote:
     price: float
     reason: str
     message: str
+    times: int = 1
 
 
 class History:
@@ -62,9 +63,14 @@ class History:
         self.taken += 1
 
     def note(self, plan: PlanNote) -> None:
-        """Takes a plan, unless it is the one noted last."""
-        if not self._plans or self._plans[-1].revision != plan.revision:
-            self._plans.append(plan)
+        """Takes a plan, unless it was the last; it takes the place of one of the same reason and mix."""
+        last = self._plans[-1] if self._plans else None
+        if last is not None and last.revision == plan.revision:
+            return
+        if last is not None and (last.reason, last.mix) == (plan.reason, plan.mix):
+            self._plans.pop()
+            plan = replace(plan, times=last.times + 1)
+        self._plans.append(plan)
 
     @property
     def plans(self) -> list[PlanNote]:

@@ -118,7 +118,8 @@ class Watch:
                 queue_seconds=image.queue_seconds,
                 generate_seconds=image.generate_seconds,
                 source=source_of(placement, made),
-                embedding=run.embedding,
+                # One that kept no latents cannot be where others come from.
+                embedding=run.embedding if run.kept else None,
             )
         )
 
@@ -153,6 +154,7 @@ class Watch:
                     "price": round(p.price, 5),
                     "reason": p.reason,
                     "message": p.message,
+                    "times": p.times,
                 }
                 for p in self.history.plans
             ],

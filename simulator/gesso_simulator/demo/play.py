@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc
+from gesso_simulator.bench.open_loop import open_loop
 from gesso_simulator.workloads.sessions import PromptRequest
 
 if TYPE_CHECKING:
@@ -75,14 +76,12 @@ async def play(
     async with grpc.aio.insecure_channel(target) as channel:
         await asyncio.wait_for(channel.channel_ready(), 10)
         stub = image_pb2_grpc.ImageServiceStub(channel)
-        start = time.monotonic()
-        on_start(start)
-        tasks: list[asyncio.Task[Outcome]] = []
-        for request in requests:
-            await asyncio.sleep(max(0.0, start + request.at_s - time.monotonic()))
+
+        def send(request: PromptRequest, start: float) -> Awaitable[Outcome]:
             board.sent += 1
-            tasks.append(asyncio.create_task(_one(stub, request, start, slo_seconds, board)))
-        return list(await asyncio.gather(*tasks))
+            return _one(stub, request, start, slo_seconds, board)
+
+        return await open_loop(requests, send, on_start)
 
 
 async def _one(

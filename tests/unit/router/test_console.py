@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from router_kit import Clock, ScriptedPool, failing, router, service
+from router_kit import Clock, Events, ScriptedPool, failing, job, router, service
 
 from gesso.plan import LevelPlan, Plan
+from gesso.rpc.v1 import image_pb2
 from gesso_router.console.gallery import Gallery, Picture, Source
 from gesso_router.console.history import History, PlanNote, Reading, point
-from gesso_router.console.pages import pages
+from gesso_router.console.pages import _told, pages
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.http_api import create_app
@@ -80,9 +81,10 @@ def test_a_window_that_is_not_shorter_than_the_history_is_refused() -> None:
 
 def test_plans_are_noted_once_the_newest_first_and_few() -> None:
     history = History(plans=2)
-    for revision in (1, 1, 2, 3, 3):
-        history.note(PlanNote(revision, 0.0, "0:2", 0.0, "Load", "more comes"))
-    assert [p.revision for p in history.plans] == [3, 2]
+    told = ((1, "0:2"), (1, "0:2"), (2, "0:1,5:1"), (3, "5:2"), (3, "5:2"), (4, "5:2"))
+    for revision, mix in told:
+        history.note(PlanNote(revision, 0.0, mix, 0.0, "Load", "more comes"))
+    assert [(p.revision, p.times) for p in history.plans] == [(4, 2), (2, 1)]
 
 
 def picture(data: bytes = b"image", source: Source | None = None, angle: float = 0.0) -> Picture:
@@ -173,6 +175,21 @@ async def test_a_prompt_streams_its_events_and_hangs_in_the_gallery(
     assert (shown.content, shown.headers["content-type"]) == (b"image", "image/png")
     assert shown.headers["x-content-type-options"] == "nosniff"
     assert (await client.get("/console/images/99")).status_code == 404
+
+
+async def test_previews_are_asked_for_and_passed_on(
+    client: httpx.AsyncClient, pool: ScriptedPool, made: Router
+) -> None:
+    told = await ask(client, prompt="a red star")
+    assert [r.preview_steps for _, r in pool.sent] == [5]
+    assert "preview" not in told[-2][1]
+    await made.generate(job(made.service), Events())
+    assert pool.sent[-1][1].preview_steps == 0, "nobody else has to pay for them"
+    seen = image_pb2.GenerateEvent(
+        progress=image_pb2.Progress(step=5, steps=50, preview=b"small jpeg")
+    )
+    ((name, data),) = events_of(_told(seen) or "")
+    assert (name, data["step"], data["preview"]) == ("progress", 5, "c21hbGwganBlZw==")
 
 
 @pytest.mark.parametrize("k", [0, 5, 10])
@@ -271,7 +288,8 @@ async def test_state_tells_counters_workers_and_the_plan_in_words(
     assert [p["seq"] for p in state["points"]] == [2]
     assert sum(state["points"][0]["levels"]) == 1
     assert state["plans"] == [
-        {"revision": 3, "at": 99.0, "mix": "0:1,10:1", "price": 0.1, "reason": "Load", "message": "why"}
+        {"revision": 3, "at": 99.0, "mix": "0:1,10:1", "price": 0.1,
+         "reason": "Load", "message": "why", "times": 1}
     ]  # fmt: skip
     assert [w["name"] for w in state["workers"]] == ["a", "b"]
     assert (state["service"]["ladder"], state["ready"]) == ([0, 5, 10, 15, 20, 25], True)

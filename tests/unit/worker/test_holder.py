@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gesso_worker.engine import ModelLoadError, WarmUp
+from gesso_worker.engine.preview import LatentProjection
 from gesso_worker.holder import CHANGING, ModelHolder, Switched
 from gesso_worker.loading import Loaded
 
@@ -86,7 +87,7 @@ class Loader:
 def a_model() -> Loaded:
     model: Any = SimpleNamespace()
     profile: Any = "as measured"
-    return Loaded(model, WarmUp(profile, b""), 5.0, 2.0, SIZE)
+    return Loaded(model, WarmUp(profile, b"", LatentProjection()), 5.0, 2.0, SIZE)
 
 
 def holder(loader: Loader, bound_bytes: int = 0) -> ModelHolder:

@@ -15,7 +15,7 @@ function make(name, attributes = {}, ...children) {
   made.append(...children);
   return made;
 }
-const percent = (v) => (v === null || v === undefined ? "–" : `${(100 * v).toFixed(v >= 0.9995 || v < 0.0005 ? 0 : 1)} %`);
+const percent = (v) => (v === null || v === undefined ? "–" : `${(100 * v).toFixed(v >= 0.9995 || v < 0.0005 ? 0 : 1)}\u202f%`);
 const number = (v, digits = 1) => (v === null || v === undefined ? "–" : v.toFixed(digits));
 const colour = (k) => `--k${Math.min(7, Math.max(0, service.ladder.indexOf(k)))}`;
 function swatch(k) {
@@ -101,7 +101,7 @@ function showWhy(plans) {
   $("why").replaceChildren(...plans.slice(0, 12).map((p) => make("li", {},
     make("p", {}, p.message || p.reason),
     make("p", { class: "mix" }, make("time", { datetime: new Date(p.at * 1000).toISOString() }, new Date(p.at * 1000).toLocaleTimeString()),
-      ` · ${p.reason} · mix ${p.mix || "–"} (K:workers)`))));
+      ` · ${p.reason} · mix ${p.mix || "–"} (K:workers)${p.times > 1 ? ` · ${p.times} in a row` : ""}`))));
 }
 
 // ---- the gallery
@@ -130,9 +130,8 @@ function showGallery(state) {
   while ($("wall").children.length > 48) $("wall").lastElementChild.remove();
 }
 
-function img(source, alt) {
-  const made = make("img", { src: source, alt, class: service && service.width <= 256 ? "small" : "" });
-  return made;
+function img(source, alt, kind = service && service.width <= 256 ? "small" : "") {
+  return make("img", { src: source, alt, class: kind });
 }
 
 // ---- polling
@@ -229,8 +228,13 @@ async function generate() {
     await stream(wish(), running.signal, (event, d) => {
       if (event === "queued") $("caption").textContent = `Accepted; expected to wait ${d.wait.toFixed(1)} s.`;
       if (event === "started") $("caption").textContent = `Denoising on ${d.worker}, ${d.skipped_steps} of ${service.steps} steps skipped.`;
-      if (event === "progress") { bar.max = d.steps; bar.value = d.step; }
-      if (event === "preview") canvas.replaceChildren(img(`data:${d.media_type};base64,${d.b64}`, "A preview of the image"));
+      if (event === "progress") {
+        bar.max = d.steps; bar.value = d.step;
+        if (d.preview) {
+          canvas.classList.remove("faint");
+          canvas.replaceChildren(img(`data:image/jpeg;base64,${d.preview}`, `A preview, after ${d.step} of ${d.steps} steps`, "preview"));
+        }
+      }
       if (event === "image") {
         canvas.classList.remove("faint");
         canvas.replaceChildren(img(`data:${d.media_type};base64,${d.b64}`, $("prompt").value));
@@ -261,9 +265,10 @@ function buildLevels() {
 
 function fill(box, caption, k) {
   const d = results.get(k);
-  if (d?.b64) box.replaceChildren(img(`data:${d.media_type};base64,${d.b64}`, `K ${k}`));
+  const source = d?.b64 ? `data:${d.media_type};base64,${d.b64}` : null;
+  if (source) { if (box.querySelector("img")?.src !== source) box.replaceChildren(img(source, `K ${k}`)); }
   else box.replaceChildren(make("p", { class: "hint" }, d?.error ?? "…"));
-  caption.textContent = d?.b64 ? `${steps(k)} · quality ${percent(d.quality)} · ${d.generate_seconds.toFixed(2)} s` : steps(k);
+  caption.textContent = source ? `${steps(k)} · ${percent(d.quality)} · ${d.generate_seconds.toFixed(1)} s` : steps(k);
 }
 
 function showPair() {

@@ -143,6 +143,10 @@ BAD_FLEETS = (
         both(f"disk of {size}", "spec.cache.disk", {"size": size}, ALLOWED, size)
         for size in ("128Mo", "0", "1025Pi")
     ),
+    *(
+        both(f"models in {size}", "spec.workers.modelMemory", size, ALLOWED)
+        for size in ("16Go", "0", "1025Pi")
+    ),
     both("name in capitals", "metadata.name", "Small_1", _NAME),
     both("name that begins with a figure", "metadata.name", "1small", _NAME),
     both("name too long for its pods", "metadata.name", _LONG, _NAME),

@@ -120,6 +120,7 @@ async def run(
 ) -> dict[str, Any]:
     service = load_service(source)
     slo_s = slo or service.spec.slo.latency_seconds
+    busy = os.getloadavg()[0]
     workers = service.spec.workers.least
     rng = np.random.default_rng(3)
     stream = prompts(SessionMix(), rng)
@@ -148,6 +149,8 @@ async def run(
         with contextlib.suppress(asyncio.CancelledError):
             await watching
         return {
+            # Of what else the machine does meanwhile.
+            "load_average_before": round(busy, 1),
             "capacity_at_k0": round(capacity, 3),
             "load": load,
             "slo_seconds": slo_s,

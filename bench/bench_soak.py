@@ -100,7 +100,7 @@ class Worker:
         """At once, as when a node is lost."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
     @property
     def address(self) -> str:
@@ -211,7 +211,7 @@ async def kill_peer(peer: Worker, every_s: float) -> None:
     """Over and over; it comes back at the same address, knowing nothing."""
     while True:
         await asyncio.sleep(every_s)
-        peer.kill()
+        await asyncio.to_thread(peer.kill)
         await peer.start()
 
 

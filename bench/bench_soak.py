@@ -48,7 +48,7 @@ spec:
 LADDER = (0, 5, 10, 15, 20, 25)
 START_S = 600.0
 #: A call that has not ended so long past its deadline is lost.
-GRACE_S = 10.0
+GRACE_S = 60.0
 #: Shares of requests: that are cancelled, that ask for two images, that want another size.
 CANCELLED, TWICE, SMALL = 0.15, 0.05, 0.05
 WORDS = (

@@ -2,7 +2,6 @@
 
 Looked at: memory (last third over first third of the run), requests that never end or bring two images, and
 places in the batch that stay taken. Real processes, real gRPC on loopback.
-
 """
 
 from __future__ import annotations

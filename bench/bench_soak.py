@@ -75,6 +75,10 @@ class Worker:
         if self.channel is None:
             self.channel = grpc.aio.insecure_channel(self.address)
         self.lives += 1
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Waits until it serves."""
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             assert self.process is not None
@@ -277,8 +281,10 @@ async def soak(
         if tasks:
             await asyncio.wait(tasks, timeout=deadline_s + 2 * GRACE_S)
         tally.lost += len(tasks)
+        # The last kill may have just happened.
         if workers[1].process is not None and workers[1].process.poll() is not None:
             await workers[1].start()
+        await workers[1].ready()
         taken = await stuck(workers, 30.0)
         last = await workers[0].stub.Stats(worker_pb2.StatsRequest(), timeout=10)
         image = (

@@ -2,7 +2,6 @@
 
 Looked at: memory (last third over first third of the run), requests that never end or bring two images, and
 places in the batch that stay taken. Real processes, real gRPC on loopback.
-
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ spec:
 LADDER = (0, 5, 10, 15, 20, 25)
 START_S = 600.0
 #: A call that has not ended so long past its deadline is lost.
-GRACE_S = 10.0
+GRACE_S = 60.0
 #: Shares of requests: that are cancelled, that ask for two images, that want another size.
 CANCELLED, TWICE, SMALL = 0.15, 0.05, 0.05
 WORDS = (
@@ -76,6 +75,10 @@ class Worker:
         if self.channel is None:
             self.channel = grpc.aio.insecure_channel(self.address)
         self.lives += 1
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Waits until it serves."""
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             assert self.process is not None
@@ -100,7 +103,7 @@ class Worker:
         """At once, as when a node is lost."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
     @property
     def address(self) -> str:
@@ -211,7 +214,7 @@ async def kill_peer(peer: Worker, every_s: float) -> None:
     """Over and over; it comes back at the same address, knowing nothing."""
     while True:
         await asyncio.sleep(every_s)
-        peer.kill()
+        await asyncio.to_thread(peer.kill)
         await peer.start()
 
 
@@ -278,8 +281,10 @@ async def soak(
         if tasks:
             await asyncio.wait(tasks, timeout=deadline_s + 2 * GRACE_S)
         tally.lost += len(tasks)
+        # The last kill may have just happened.
         if workers[1].process is not None and workers[1].process.poll() is not None:
             await workers[1].start()
+        await workers[1].ready()
         taken = await stuck(workers, 30.0)
         last = await workers[0].stub.Stats(worker_pb2.StatsRequest(), timeout=10)
         image = (

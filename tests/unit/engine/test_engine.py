@@ -109,6 +109,20 @@ def test_a_request_past_its_deadline_leaves_the_batch(start_engine: Any, gate: G
     assert isinstance(submit(engine, request("next")).result(), Finished)
 
 
+def test_a_request_that_cannot_be_in_time_any_more_leaves_before_its_deadline(
+    start_engine: Any, gate: Gate
+) -> None:
+    engine = start_engine(gate)
+    deadline = time.monotonic() + 8
+    late = submit(engine, request("late", deadline_s=deadline))
+    gate.wait()
+    time.sleep(2)  # no step was ever faster, and five are left
+    gate.step()
+    assert _reason(late) is FailureReason.DEADLINE
+    assert time.monotonic() < deadline - 1
+    gate.open_wide()
+
+
 def test_a_deadline_that_has_passed_is_noticed_before_any_work(
     start_engine: Any, gate: Gate
 ) -> None:
@@ -220,7 +234,7 @@ def test_in_a_full_batch_one_that_can_wait_makes_room(start_engine: Any, gate: G
     engine = start_engine(gate, max_batch=1, step_seconds=10.0)
     lax = submit(engine, request("lax", seed=8))
     gate.wait()
-    strict = submit(engine, request("strict", deadline_s=time.monotonic() + 65))
+    strict = submit(engine, request("strict", deadline_s=time.monotonic() + 80))
     until_ready(strict)
     gate.step()
     gate.wait()

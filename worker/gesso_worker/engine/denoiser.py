@@ -29,6 +29,9 @@ _SLOW_STEP_S = 0.1
 RECOVERY_TICKS = 256
 #: So many ticks in a row that fail for another reason than memory: the device is lost.
 BROKEN_AFTER = 3
+#: What is reckoned to be in time has this much to spare: of those with the least slack, every one would else be
+#: a little late where steps take a little longer than thought.
+_MARGIN = 1.25
 #: Weight of the last tick in the running mean that slack is reckoned with.
 _TICK_WEIGHT = 0.1
 
@@ -62,7 +65,9 @@ class Denoiser:
         self._ledger = ledger
         self._max_batch = max_batch
         self._step_seconds = step_seconds
-        self._decode_seconds = decode_seconds
+        self._finish_seconds = decode_seconds
+        # Of one step, whatever the batch: what no request can beat.
+        self._fastest_step_s = 0.0
         self._hand_over_run = hand_over
         self._on_tick = on_tick
         self._projection = projection
@@ -90,6 +95,11 @@ class Denoiser:
             if run.job in self._ledger:
                 self.ready.append(run)
                 self._ledger.lock.notify_all()
+
+    def finished(self, seconds: float) -> None:
+        """A run's image was there so long after its last step."""
+        with self._ledger.lock:
+            self._finish_seconds += _TICK_WEIGHT * (seconds - self._finish_seconds)
 
     def silent_seconds(self) -> float:
         """Seconds since the thread last came round; grows when the device hangs."""
@@ -141,7 +151,7 @@ class Denoiser:
             gone = [
                 run
                 for run in (*self.active, *self.ready)
-                if run.job.doomed(now) or run.job not in self._ledger
+                if self._doomed(run, now) or run.job not in self._ledger
             ]
             if not gone:
                 return
@@ -149,7 +159,11 @@ class Denoiser:
             stay = [run for run in self.active if run not in gone]
         self._replace(stay)
         for run in gone:
-            self._ledger.fail(run.job, run.job.doomed(now) or FailureReason.STOPPED)
+            self._ledger.fail(run.job, self._doomed(run, now) or FailureReason.STOPPED)
+
+    def _doomed(self, run: Run, now: float) -> FailureReason | None:
+        """Why it is not worth another step: cancelled, or late even if every step is the fastest so far."""
+        return run.job.doomed(now + run.member.trajectory.remaining * self._fastest_step_s)
 
     def _replace(self, runs: list[Run]) -> None:
         if runs == self.active:
@@ -168,7 +182,7 @@ class Denoiser:
             runs = {run.job.key: run for run in self.ready}
             waiting = [_waiting(run) for run in self.ready]
             now = self._ledger.clock()
-            chosen = admit(waiting, free, now, self._step_seconds, self._decode_seconds)
+            chosen = admit(waiting, free, now, *self._reckoned())
             self._joining = [runs[admitted.key] for admitted in chosen]
             self.ready = [run for run in self.ready if run not in self._joining]
         self._take_in(self.active)
@@ -182,7 +196,7 @@ class Denoiser:
             active = [_waiting(run) for run in self.active]
             waiting = [_waiting(run) for run in self.ready]
             now = self._ledger.clock()
-            chosen = swap(active, waiting, now, self._step_seconds, self._decode_seconds)
+            chosen = swap(active, waiting, now, *self._reckoned())
             if chosen is None:
                 return
             self._joining = [runs[chosen.joins]]
@@ -192,6 +206,10 @@ class Denoiser:
         leaving = [run for run in self.active if run.job.key == chosen.leaves]
         self._take_in(stay)
         self._wait_again(leaving)
+
+    def _reckoned(self) -> tuple[float, float]:
+        """Seconds of a step, and from the last one to the image, with something to spare."""
+        return _MARGIN * self._step_seconds, _MARGIN * self._finish_seconds
 
     def _take_in(self, stay: list[Run]) -> None:
         """Makes those who stay, and those who join and are not doomed, the batch."""
@@ -222,6 +240,7 @@ class Denoiser:
         self._bad_ticks = 0
         took = self._ledger.clock() - began
         self._step_seconds += _TICK_WEIGHT * (took - self._step_seconds)
+        self._fastest_step_s = min(took, self._fastest_step_s or took)
         own = all(run.member.latents.shape == self._own_shape for run in self.active)
         if self._on_tick is not None and own:
             self._on_tick(len(self.active), took)

@@ -313,6 +313,7 @@ class Engine:
         )
         data = encode_image(image, request.image_format, provenance)
         job.timings.decode = self._clock() - began
+        self._denoiser.finished(self._clock() - job.waiting_since_s)
         own = run.member.latents.shape == self._model.latent_shape
         if self._live is not None and own:
             self._live.decoded(job.timings.decode)

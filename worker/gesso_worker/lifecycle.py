@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService
+from gesso.malformed import RefuseMalformed
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso_worker.cache.folder import FolderError
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
@@ -123,12 +124,13 @@ async def _listen(
     listen: str, servicer: WorkerServicer
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
+        interceptors=[RefuseMalformed()],
         options=[
             # Else a second process would share the port, and each get half of the calls.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ]
+        ],
     )
     worker_pb2_grpc.add_WorkerServicer_to_server(servicer, server)
     healthy = health.aio.HealthServicer()

@@ -16,6 +16,7 @@ from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_worker.cache.peers import PeerError, unpack
 from gesso_worker.cache.records import Portable, Post
 from gesso_worker.engine.images import ImageFormat
+from gesso_worker.engine.schedule import SCHEDULERS
 
 PROMPT_BYTES = 4096
 NAME_BYTES = 256
@@ -27,6 +28,8 @@ LONGEST_HAND_OVER_S = 600.0
 MOST_ENTRIES = 256
 MOST_FALLBACKS = 4
 MOST_WORKERS = 4096
+MOST_IMAGES = 10
+MOST_STEPS = 1000
 #: More uses than any entry has seen; a bound, since scores are sums of them.
 MOST_HITS = 1 << 40
 
@@ -60,6 +63,10 @@ class Limits:
     height: int
     guidance_scale: float
     ladder: tuple[int, ...]
+    scheduler: str = "Euler"
+    #: Pixels: what a side is a multiple of, and the shortest one.
+    side_step: int = 8
+    least_side: int = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Source:
 
 @dataclass(frozen=True)
 class GenerateSpec:
-    """A checked WorkerGenerateRequest with its defaults filled in."""
+    """A checked WorkerGenerateRequest with its defaults filled in: images of seeds from `seed` on."""
 
     request_id: str
     prompt: str
@@ -88,6 +95,12 @@ class GenerateSpec:
     keep_latents: bool
     #: Where to look when the source is gone, in turn.
     fallbacks: tuple[Source, ...] = ()
+    width: int = 0
+    height: int = 0
+    scheduler: str = "Euler"
+    images: int = 1
+    progress_steps: int = 0
+    preview_steps: int = 0
 
 
 def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) -> GenerateSpec:
@@ -98,12 +111,22 @@ def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) ->
     _check_length("negative_prompt", request.negative_prompt, PROMPT_BYTES)
     _check_length("request_id", request.request_id, NAME_BYTES)
     _check_length("tenant", request.tenant, NAME_BYTES)
-    for field, value, served in (
-        ("width", request.width, limits.width),
-        ("height", request.height, limits.height),
+    width, height = _check_size(request.width, request.height, limits)
+    if request.scheduler not in ("", *SCHEDULERS):
+        allowed = f"one of {', '.join(SCHEDULERS)}, or empty for {limits.scheduler}"
+        raise BadRequestError("scheduler", repr(request.scheduler[:NAME_BYTES]), allowed)
+    for field, value, most in (
+        ("images", request.images, MOST_IMAGES),
+        ("progress_steps", request.progress_steps, MOST_STEPS),
+        ("preview_steps", request.preview_steps, MOST_STEPS),
     ):
-        if value not in (0, served):
-            raise BadRequestError(field, value, f"{served} pixels, or 0 for it")
+        if value > most:
+            raise BadRequestError(field, value, f"at most {most}")
+    images = request.images or 1
+    if request.seed + images > 1 << 64:
+        raise BadRequestError(
+            "seed", request.seed, f"below 2^64 - {images - 1} for {images} images"
+        )
     guidance = limits.guidance_scale
     if request.HasField("guidance_scale"):
         guidance = request.guidance_scale
@@ -124,7 +147,33 @@ def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) ->
         embedding=check_embedding(request.embedding) if request.embedding else None,
         keep_latents=request.keep_latents,
         fallbacks=_check_fallbacks(request),
+        width=width,
+        height=height,
+        scheduler=request.scheduler or limits.scheduler,
+        images=images,
+        progress_steps=request.progress_steps,
+        preview_steps=request.preview_steps,
     )
+
+
+def _check_size(width: int, height: int, limits: Limits) -> tuple[int, int]:
+    """Width and height in pixels. What was measured at warm-up, memory too, holds up to the service's area."""
+    wanted = (width or limits.width, height or limits.height)
+    if wanted == (limits.width, limits.height):
+        return wanted
+    step, least, area = limits.side_step, limits.least_side, limits.width * limits.height
+    for field, value, served in (
+        ("width", wanted[0], limits.width),
+        ("height", wanted[1], limits.height),
+    ):
+        fits = wanted[0] * wanted[1] <= area or value <= served
+        if value % step or value < least or not fits:
+            allowed = (
+                f"{served} pixels, 0 for it, or a multiple of {step} from {least} on, "
+                f"{area} pixels in all"
+            )
+            raise BadRequestError(field, value, allowed)
+    return wanted
 
 
 def check_level(skipped_steps: int, ladder: tuple[int, ...]) -> int:

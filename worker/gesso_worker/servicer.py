@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 
@@ -24,6 +23,7 @@ from gesso_worker.engine import (
     QueueFullError,
     Started,
 )
+from gesso_worker.engine.job import Sink
 from gesso_worker.holder import CHANGING, ModelHolder
 from gesso_worker.requests import (
     FORMAT_CODES,
@@ -48,6 +48,10 @@ _STATUS = {
     FailureReason.INTERNAL: grpc.StatusCode.INTERNAL,
     FailureReason.STOPPED: grpc.StatusCode.ABORTED,
 }
+
+
+#: Which of a request's images leaves latents for others.
+_KEEPS = 0
 
 
 @dataclass
@@ -82,34 +86,40 @@ class WorkerServicer(ShardServicer):
         time_left = DEFAULT_DEADLINE_S if remaining is None else min(remaining, DEFAULT_DEADLINE_S)
         deadline_s = time.monotonic() + time_left
         loop = asyncio.get_running_loop()
-        # Bounded by what a job can say: a start, a progress every few steps, an end.
-        events: asyncio.Queue[Event] = asyncio.Queue()
+        # Bounded by what jobs can say: a start, a progress every few steps, an end.
+        events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
-        def sink(event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        def sink_of(index: int) -> Sink:
+            def sink(event: Event) -> None:
+                loop.call_soon_threadsafe(events.put_nowait, (index, event))
 
-        job = await self._accept(serving, spec, deadline_s, sink, context)
-        finished = False
+            return sink
+
+        jobs: list[Job] = []
+        seen: set[int] = set()
         try:
-            print_ = serving.fingerprint(spec.guidance_scale, spec.negative_prompt)
-            start = await serving.starts.find(spec, print_, time_left)
-            serving.engine.begin(job, start)
-            while True:
+            for index in range(spec.images):
+                image = self._image_request(serving, spec, index, deadline_s)
+                jobs.append(await self._accept(serving, image, sink_of(index), context))
+            start = await serving.starts.find(spec, serving.fingerprint(spec), time_left)
+            for job in jobs:
+                serving.engine.begin(job, start)
+            while len(seen) < len(jobs):
                 patience = max(0.0, deadline_s - time.monotonic()) + _GRACE_S
                 try:
-                    event = await asyncio.wait_for(events.get(), patience)
+                    index, event = await asyncio.wait_for(events.get(), patience)
                 except TimeoutError:
                     event = Failed(FailureReason.DEADLINE, "the device does not answer")
                 if isinstance(event, Failed):
                     await abort(context, _STATUS[event.reason], event.message)
-                finished = isinstance(event, Finished)
-                yield self._told(event, spec)
-                if finished:
-                    return
+                if isinstance(event, Finished):
+                    seen.add(index)
+                yield self._told(event, spec, index)
         finally:
-            # The client left, or its deadline passed; a job that ended is left alone.
-            serving.engine.cancel(job)
-            if not finished and self.store is not None:
+            # The client left, or its deadline passed, or an image failed; jobs that ended are left alone.
+            for job in jobs:
+                serving.engine.cancel(job)
+            if jobs and _KEEPS not in seen and self.store is not None:
                 # Nobody has seen this image: it is nothing to start others from.
                 loop.run_in_executor(None, self.store.shard.retract, spec.request_id)
 
@@ -209,29 +219,40 @@ class WorkerServicer(ShardServicer):
             await abort(context, grpc.StatusCode.ABORTED, message)
         return serving
 
-    async def _accept(
-        self, serving: Serving, spec: GenerateSpec, deadline_s: float, sink: Any, context: Context
-    ) -> Job:
-        default = serving.fingerprint(spec.guidance_scale, spec.negative_prompt)
+    def _image_request(
+        self, serving: Serving, spec: GenerateSpec, index: int, deadline_s: float
+    ) -> ImageRequest:
+        """One of the images of a request."""
+        default = serving.fingerprint(spec)
         # What no look-up can find is not worth its memory.
         keep = (
             spec.keep_latents
+            and index == _KEEPS
             and serving.caches
             and spec.embedding is not None
             and default == serving.default_fingerprint
         )
-        request = ImageRequest(
-            request_id=spec.request_id,
+        return ImageRequest(
+            request_id=f"{spec.request_id}#{index}" if index else spec.request_id,
             prompt=spec.prompt,
             negative_prompt=spec.negative_prompt,
-            seed=spec.seed,
+            seed=spec.seed + index,
             guidance_scale=spec.guidance_scale,
             skipped_steps=spec.skipped_steps,
             image_format=spec.image_format,
             deadline_s=deadline_s,
             keep_levels=tuple(level for level in self._ladder if level) if keep else (),
+            width=spec.width,
+            height=spec.height,
+            scheduler=spec.scheduler,
+            progress_steps=spec.progress_steps,
+            preview_steps=spec.preview_steps,
             owner=spec,
         )
+
+    async def _accept(
+        self, serving: Serving, request: ImageRequest, sink: Sink, context: Context
+    ) -> Job:
         try:
             return serving.engine.accept(request, sink)
         except QueueFullError as error:
@@ -239,13 +260,14 @@ class WorkerServicer(ShardServicer):
         except ClosedError as error:
             await abort(context, grpc.StatusCode.ABORTED, str(error))
 
-    def _told(self, event: Event, spec: GenerateSpec) -> worker_pb2.WorkerEvent:
+    def _told(self, event: Event, spec: GenerateSpec, index: int) -> worker_pb2.WorkerEvent:
         match event:
             case Started(skipped_steps):
                 started = image_pb2.Started(worker=self.name, skipped_steps=skipped_steps)
-                return worker_pb2.WorkerEvent(started=started)
-            case Progress(step, steps):
-                return worker_pb2.WorkerEvent(progress=image_pb2.Progress(step=step, steps=steps))
+                return worker_pb2.WorkerEvent(started=started, image_index=index)
+            case Progress(step, steps, preview):
+                progress = image_pb2.Progress(step=step, steps=steps, preview=preview)
+                return worker_pb2.WorkerEvent(progress=progress, image_index=index)
             case Finished(data, width, height, skipped_steps, timings):
                 image = worker_pb2.WorkerImage(
                     data=data,
@@ -258,14 +280,18 @@ class WorkerServicer(ShardServicer):
                     fetch_seconds=timings.fetch,
                     denoise_seconds=timings.denoise,
                     decode_seconds=timings.decode,
+                    seed=spec.seed + index,
                 )
-                return worker_pb2.WorkerEvent(image=image)
+                return worker_pb2.WorkerEvent(image=image, image_index=index)
             case Failed():
                 raise AssertionError("a failure is a status, not an event")
 
 
 def _fill(response: worker_pb2.StatsResponse, serving: Serving) -> None:
     snapshot = serving.engine.snapshot()
+    response.out_of_memory = snapshot.out_of_memory
+    response.batch_limit = snapshot.batch_limit
+    response.swaps = snapshot.swaps
     for target, jobs in ((response.active, snapshot.active), (response.queued, snapshot.queued)):
         target.extend(
             worker_pb2.RequestProgress(request_id=j.request_id, remaining_steps=j.steps)

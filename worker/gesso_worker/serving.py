@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -67,14 +67,17 @@ class Serving:
         """Whether its latents go into the shard: only the service's own model has levels to use them at."""
         return self.model == OWN
 
-    def fingerprint(self, guidance_scale: float, negative_prompt: str = "") -> str:
+    def fingerprint(self, spec: GenerateSpec) -> str:
         """Under what a request's latents may be used."""
-        return fingerprint(self.identity, guidance_scale, negative_prompt)
+        identity = replace(
+            self.identity, width=spec.width, height=spec.height, scheduler=spec.scheduler
+        )
+        return fingerprint(identity, spec.guidance_scale, spec.negative_prompt)
 
     @cached_property
     def default_fingerprint(self) -> str:
         """That of requests which name neither guidance nor negative prompt: what look-ups find."""
-        return self.fingerprint(self.limits.guidance_scale)
+        return fingerprint(self.identity, self.limits.guidance_scale)
 
 
 def identity_of(model: Model) -> ModelIdentity:
@@ -118,8 +121,8 @@ def make_serving(
     """A model at work; its engine is not started yet. Other models than the own one keep no latents."""
     model, profile = loaded.model, loaded.warm.profile
     settings = EngineSettings(
-        # Larger batches did not fit into memory at warm-up.
-        max_batch=min(max_batch, profile.max_batch),
+        # Larger batches did not fit into memory at warm-up, or serve no more.
+        max_batch=min(max_batch, profile.best_batch()),
         max_accepted=max_accepted,
         threads=threads,
         step_seconds=profile.tick_seconds(profile.max_batch),
@@ -129,13 +132,25 @@ def make_serving(
     spec = model.settings
     return Serving(
         model=name,
-        engine=Engine(model, settings, keep_in(store) if name == OWN else None, live=live),
+        engine=Engine(
+            model,
+            settings,
+            keep_in(store) if name == OWN else None,
+            live=live,
+            projection=loaded.warm.projection,
+        ),
         starts=StartFinder(
             store.name, store.shard, store.peers, model.latent_shape, store.fetch_deadline_s
         ),
         identity=identity_of(model),
         limits=Limits(
-            spec.width, spec.height, spec.guidance_scale, store.ladder if name == OWN else (0,)
+            width=spec.width,
+            height=spec.height,
+            guidance_scale=spec.guidance_scale,
+            ladder=store.ladder if name == OWN else (0,),
+            scheduler=spec.scheduler,
+            side_step=model.pixel_step,
+            least_side=model.least_side,
         ),
         live=live,
     )

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine_kit import Gate, Pipe, StartEngine, build_pipeline, settings
 
 from gesso_worker.engine import Engine, EngineSettings, Model, load_model
+from gesso_worker.engine.schedule import SCHEDULERS
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +34,9 @@ def model(folder: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def ddim_model(folder: Path) -> Model:
-    return load_model(settings(folder, scheduler="DDIM"), device="cpu")
+def models(folder: Path) -> dict[str, Model]:
+    """One for each scheduler."""
+    return {name: load_model(settings(folder, scheduler=name), device="cpu") for name in SCHEDULERS}
 
 
 @pytest.fixture

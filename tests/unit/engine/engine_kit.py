@@ -110,11 +110,14 @@ def settings(source: object, **changes: Any) -> ModelSettings:
     return replace(base, **changes)
 
 
-def stock(model: Model, prompt: str, seed: int, guidance: float, **kwargs: Any) -> Any:
+def stock(
+    model: Model, prompt: str, seed: int, guidance: float, scheduler: str = "", **kwargs: Any
+) -> Any:
     """What the stock pipeline makes, one request on its own."""
     pipeline = model.pipeline
     own = StableDiffusionXLPipeline(
-        **{**pipeline.components, "scheduler": model.trajectory().scheduler}, add_watermarker=False
+        **{**pipeline.components, "scheduler": model.trajectory(0, scheduler).scheduler},
+        add_watermarker=False,
     )
     own.set_progress_bar_config(disable=True)
     return own(
@@ -122,10 +125,8 @@ def stock(model: Model, prompt: str, seed: int, guidance: float, **kwargs: Any) 
         num_inference_steps=STEPS,
         guidance_scale=guidance,
         generator=torch.Generator("cpu").manual_seed(seed),
-        height=SIDE,
-        width=SIDE,
         return_dict=False,
-        **kwargs,
+        **{"height": SIDE, "width": SIDE, **kwargs},
     )[0]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gesso_worker.engine.admission import Waiting, admit
+from gesso_worker.engine.admission import Swap, Waiting, admit, swap
 
 NOW = 100.0
 STEP = 0.1
@@ -64,3 +64,51 @@ def test_a_free_place_is_never_left_while_somebody_waits(
     waiting = [_waiting(i, deadline, steps) for i, (steps, deadline) in enumerate(jobs)]
     chosen = _keys(waiting, free)
     assert len(chosen) == len(set(chosen)) == min(free, len(jobs))
+
+
+def _swap(active: list[Waiting], waiting: list[Waiting]) -> Swap | None:
+    return swap(active, waiting, NOW, STEP)
+
+
+def test_one_that_can_wait_makes_room_for_one_that_cannot() -> None:
+    lax, strict = _waiting(1, 200, steps=40), _waiting(2, 102, steps=15)
+    assert _swap([lax], [strict]) == Swap(leaves=1, joins=2)
+
+
+def test_nobody_leaves_while_a_place_falls_free_in_time() -> None:
+    nearly_done, lax = _waiting(1, 200, steps=2), _waiting(3, 200, steps=40)
+    assert _swap([nearly_done, lax], [_waiting(2, 102, steps=15)]) is None
+
+
+def test_nobody_leaves_for_one_that_would_be_late_anyway() -> None:
+    assert _swap([_waiting(1, 200, steps=40)], [_waiting(2, 101, steps=15)]) is None
+
+
+def test_nobody_is_made_late() -> None:
+    # 40 steps are 4 s; it has 1 s to spare, and would have to wait for 1.5 s and a step.
+    assert _swap([_waiting(1, 105, steps=40)], [_waiting(2, 102, steps=15)]) is None
+
+
+def test_one_that_will_be_late_anyway_leaves_first() -> None:
+    late, lax = _waiting(1, 101, steps=40), _waiting(3, 300, steps=40)
+    assert _swap([lax, late], [_waiting(2, 102, steps=15)]) == Swap(leaves=1, joins=2)
+
+
+waits = st.lists(st.tuples(st.integers(1, 50), st.floats(90, 120)), max_size=6)
+
+
+@given(waits, waits)
+def test_a_swap_costs_nobody_the_deadline(
+    active: list[tuple[int, float]], waiting: list[tuple[int, float]]
+) -> None:
+    inside = [_waiting(i, deadline, steps) for i, (steps, deadline) in enumerate(active)]
+    outside = [_waiting(10 + i, deadline, steps) for i, (steps, deadline) in enumerate(waiting)]
+    done = _swap(inside, outside)
+    if done is None:
+        return
+    joins = next(w for w in outside if w.key == done.joins)
+    leaves = next(w for w in inside if w.key == done.leaves)
+    assert NOW + joins.remaining_steps * STEP <= joins.deadline_s
+    was_in_time = NOW + leaves.remaining_steps * STEP <= leaves.deadline_s
+    after = NOW + (leaves.remaining_steps + joins.remaining_steps) * STEP
+    assert not was_in_time or after <= leaves.deadline_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import replace
 from random import Random
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_kit import STEPS, Client, Gate, pixels, request, submit, until_ready
+import torch
+from engine_kit import PROMPTS, SIDE, STEPS, Client, Gate, pixels, request, submit, until_ready
+from PIL import Image
 
 from gesso_worker.engine import (
     ClosedError,
@@ -22,6 +25,7 @@ from gesso_worker.engine import (
     Start,
     Started,
 )
+from gesso_worker.engine import engine as engine_module
 from gesso_worker.engine.job import Stage
 
 
@@ -169,6 +173,104 @@ def test_out_of_memory_halves_the_batch_and_loses_nobody(start_engine: Any, gate
     now = engine.snapshot()
     assert gate.rows[:3] == [2, 8, 4], "half of the four go on, with two rows each"
     assert (now.out_of_memory, now.batch_limit) == (1, 2)
+
+
+@pytest.mark.parametrize("stage", ["encode_prompt", "decode_latents"])
+def test_a_stage_without_memory_tries_again_beside_half_of_the_batch(
+    start_engine: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    work = getattr(engine_module, stage)
+    short = [torch.OutOfMemoryError("no memory left")] * 2
+
+    def scarce(*args: Any, **kwargs: Any) -> Any:
+        if short:
+            raise short.pop()
+        return work(*args, **kwargs)
+
+    engine = start_engine(gate)
+    others = [submit(engine, request(f"r{i}", seed=i)) for i in range(4)]
+    for client in others[1:]:
+        until_ready(client)
+    monkeypatch.setattr(engine_module, stage, scarce)
+    last = submit(engine, request("last", seed=9, prompt=PROMPTS[1]))
+    gate.open_wide()
+    assert all(isinstance(c.result(), Finished) for c in (*others, last))
+    now = engine.snapshot()
+    assert now.out_of_memory == 2
+    assert now.batch_limit == 1
+
+
+def test_a_stage_that_never_has_memory_fails_its_request_and_the_next_is_served(
+    start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = engine_module.decode_latents
+
+    def never(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory left")
+
+    engine = start_engine()
+    monkeypatch.setattr(engine_module, "decode_latents", never)
+    assert _reason(submit(engine, request())) is FailureReason.OUT_OF_MEMORY
+    monkeypatch.setattr(engine_module, "decode_latents", work)
+    assert isinstance(submit(engine, request()).result(), Finished)
+
+
+def test_in_a_full_batch_one_that_can_wait_makes_room(start_engine: Any, gate: Gate) -> None:
+    alone = submit(start_engine(), request("alone", seed=8)).result()
+    engine = start_engine(gate, max_batch=1, step_seconds=10.0)
+    lax = submit(engine, request("lax", seed=8))
+    gate.wait()
+    strict = submit(engine, request("strict", deadline_s=time.monotonic() + 65))
+    until_ready(strict)
+    gate.step()
+    gate.wait()
+    assert [r.request_id for r in engine.snapshot().active] == ["strict"]
+    gate.open_wide()
+    assert isinstance(strict.result(), Finished)
+    assert np.array_equal(pixels(lax.result()), pixels(alone)), "it goes on where it was"
+    assert engine.snapshot().swaps == 1
+
+
+def test_progress_is_told_as_often_as_asked(start_engine: Any) -> None:
+    client = submit(start_engine(), request(progress_steps=2))
+    assert isinstance(client.result(), Finished)
+    told = [e.step for e in client.events if isinstance(e, Progress)]
+    assert told == list(range(2, STEPS, 2))
+
+
+def test_a_slow_model_tells_every_step(start_engine: Any) -> None:
+    client = submit(start_engine(step_seconds=0.5), request())
+    assert isinstance(client.result(), Finished)
+    assert sum(isinstance(e, Progress) for e in client.events) == STEPS - 1
+
+
+def test_previews_come_at_the_steps_asked_for(start_engine: Any) -> None:
+    engine = start_engine()
+    first = submit(engine, request(preview_steps=2))
+    assert isinstance(first.result(), Finished)
+    assert not any(e.preview for e in first.events if isinstance(e, Progress)), "nothing learnt yet"
+    client = submit(engine, request(preview_steps=2, width=SIDE, height=16))
+    assert isinstance(client.result(), Finished)
+    seen = {e.step: e.preview for e in client.events if isinstance(e, Progress)}
+    assert list(seen) == list(range(2, STEPS, 2))
+    assert Image.open(io.BytesIO(seen[4])).size == (SIDE // 8, 2)
+
+
+def test_one_encoding_serves_several_images_of_a_prompt(
+    start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, calls = engine_module.encode_prompt, []
+
+    def counted(*args: Any) -> Any:
+        calls.append(args[1:])
+        return work(*args)
+
+    monkeypatch.setattr(engine_module, "encode_prompt", counted)
+    engine = start_engine()
+    clients = [submit(engine, request(f"r{i}", seed=i)) for i in range(3)]
+    clients.append(submit(engine, request("other", negative_prompt="a dog")))
+    assert all(isinstance(c.result(), Finished) for c in clients)
+    assert len(calls) == 2
 
 
 def test_one_request_that_does_not_fit_alone_fails_and_the_next_is_served(

@@ -28,6 +28,13 @@ def test_defaults_are_the_services() -> None:
     assert (spec.guidance_scale, spec.skipped_steps, spec.image_format) == (2.0, 0, "png")
     assert (spec.seed, spec.source, spec.embedding) == (7, None, None)
     assert spec.request_id
+    assert (spec.width, spec.height, spec.scheduler, spec.images) == (64, 64, "Euler", 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 64), (64, 16), (128, 32), (16, 16), (0, 48)])
+def test_sizes_up_to_the_services_pixels_are_made(size: tuple[int, int]) -> None:
+    spec = check_generate(_request(width=size[0], height=size[1]), LIMITS)
+    assert (spec.width, spec.height) == (size[0] or 64, size[1])
 
 
 def test_what_is_given_is_taken() -> None:
@@ -67,6 +74,16 @@ def test_what_is_given_is_taken() -> None:
         ),
         pytest.param({"width": 128}, "width: 128", "64 pixels", id="width"),
         pytest.param({"height": 63}, "height: 63", "64 pixels", id="height"),
+        pytest.param({"width": 128, "height": 40}, "width: 128", "4096 pixels", id="area"),
+        pytest.param({"width": 8}, "width: 8", "from 16 on", id="narrow"),
+        pytest.param({"width": 2**32 - 1, "height": 1}, "width: 4294967295", "64", id="huge"),
+        pytest.param({"scheduler": "Heun"}, "scheduler: 'Heun'", "DPM++ 2M", id="scheduler"),
+        pytest.param({"images": 11}, "images: 11", "at most 10", id="images"),
+        pytest.param({"seed": 2**64 - 1, "images": 2}, "seed: 1844", "for 2 images", id="seeds"),
+        pytest.param({"progress_steps": 1001}, "progress_steps: 1001", "1000", id="progress"),
+        pytest.param({"preview_steps": 1001}, "preview_steps: 1001", "1000", id="previews"),
+        pytest.param({"guidance_scale": float("inf")}, "guidance_scale: inf", "0 to 50", id="inf"),
+        pytest.param({"skipped_steps": 50}, "skipped_steps: 50", "0, 5, 10", id="all steps"),
         pytest.param({"guidance_scale": -1.0}, "guidance_scale: -1.0", "0 to 50", id="guidance"),
         pytest.param(
             {"guidance_scale": float("nan")}, "guidance_scale: nan", "0 to 50", id="nan guidance"

@@ -6,7 +6,7 @@ of memory can be tried again with fewer members. Not thread-safe: the denoising 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,6 @@ from torch import Tensor
 
 from gesso_worker.engine.conditioning import Conditioning
 from gesso_worker.engine.schedule import Trajectory
-
-#: Called as a UNet2DConditionModel is, for latents of the shape (1, C, H, W).
-ChooseUnet = Callable[[tuple[int, ...]], Any]
 
 
 @dataclass(eq=False, slots=True)
@@ -44,11 +41,9 @@ class Member:
 class DenoisingBatch:
     """Members of any sizes, stepped together; those of one size in one call of the UNet."""
 
-    def __init__(
-        self, unet: Any, device: torch.device, dtype: torch.dtype, choose: ChooseUnet | None = None
-    ) -> None:
-        """`unet` is a UNet2DConditionModel, or anything that is called as one; `choose` gives one by shape."""
-        self._choose = choose or (lambda _: unet)
+    def __init__(self, unet: Any, device: torch.device, dtype: torch.dtype) -> None:
+        """`unet` is a UNet2DConditionModel, or anything that is called as one."""
+        self._unet = unet
         self._device = device
         self._dtype = dtype
         self._members: list[Member] = []
@@ -76,8 +71,7 @@ class DenoisingBatch:
         for member in members:
             by_shape.setdefault(tuple(member.latents.shape), []).append(member)
         groups = [
-            _Group(self._choose(shape), self._device, self._dtype, of_one)
-            for shape, of_one in by_shape.items()
+            _Group(self._unet, self._device, self._dtype, of_one) for of_one in by_shape.values()
         ]
         # From here on nothing can run out of memory.
         self._members, self._groups = list(members), groups
@@ -131,10 +125,8 @@ class _Group:
         self._guided: Tensor | None = None
         if len(guided) != len(members):
             self._guided = torch.tensor(guided, device=device)
-        # A compiled UNet knows even numbers of rows only: see `acceleration`.
-        self._spare = len(context) % 2 if getattr(unet, "even_rows", False) else 0
-        self._context = self._filled(context)
-        self._added = {"text_embeds": self._filled(pooled), "time_ids": self._filled(time_ids)}
+        self._context = context
+        self._added = {"text_embeds": pooled, "time_ids": time_ids}
 
     def latents_of(self, member: Member) -> Tensor:
         row = self.members.index(member)
@@ -164,13 +156,13 @@ class _Group:
         x = self.latents.float()
         rows = self._with_guided((x * scale).to(self._dtype))
         output = self._unet(
-            self._filled(rows),
-            self._filled(self._with_guided(timestep)),
+            rows,
+            self._with_guided(timestep),
             encoder_hidden_states=self._context,
             added_cond_kwargs=self._added,
             return_dict=False,
-        )[0]
-        guided = self._guide(output[: len(rows)].float())
+        )[0].float()
+        guided = self._guide(output)
         latents = torch.addcmul(x * keep, guided, gain)
         if self.denoised is not None and any(s.past for s in steps):
             latents = torch.addcmul(latents, self.denoised, past)
@@ -186,9 +178,6 @@ class _Group:
         return member.watches or (
             following < len(coefficients) and coefficients[following].past != 0
         )
-
-    def _filled(self, rows: Tensor) -> Tensor:
-        return torch.cat([rows, rows[-1:]]) if self._spare else rows
 
     def _with_guided(self, rows: Tensor) -> Tensor:
         """One row per member, preceded by the unconditional rows of the guided ones."""

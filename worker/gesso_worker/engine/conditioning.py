@@ -23,12 +23,18 @@ class Conditioning:
 
 @torch.inference_mode()
 def encode_prompt(
-    model: Model, prompt: str, negative_prompt: str = "", guidance_scale: float = 1.0
+    model: Model,
+    prompt: str,
+    negative_prompt: str = "",
+    guidance_scale: float = 1.0,
+    width: int = 0,
+    height: int = 0,
 ) -> Conditioning:
     """Runs both text encoders, as the stock pipeline does.
 
     An empty negative prompt is none: zeros where the model says `force_zeros_for_empty_prompt`, else the
-    encoding of "". Prompts longer than the text encoders' context are cut there. One thread at a time.
+    encoding of "". A `width` or `height` of 0 is the model's own. Prompts longer than the text encoders'
+    context are cut there. One thread at a time.
     """
     embeds, negative, pooled, negative_pooled = model.pipeline.encode_prompt(
         prompt=prompt,
@@ -36,4 +42,6 @@ def encode_prompt(
         device=model.device,
         do_classifier_free_guidance=guidance_scale > 1,
     )
-    return Conditioning(embeds, pooled, model.time_ids, negative, negative_pooled)
+    return Conditioning(
+        embeds, pooled, model.size_conditioning(width, height), negative, negative_pooled
+    )

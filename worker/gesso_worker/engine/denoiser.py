@@ -11,16 +11,20 @@ from dataclasses import dataclass
 
 import torch
 
-from gesso_worker.engine.admission import Waiting, admit
+from gesso_worker.engine.admission import Waiting, admit, swap
 from gesso_worker.engine.batch import DenoisingBatch, Member
 from gesso_worker.engine.job import FailureReason, Job, Progress, Stage, Started
 from gesso_worker.engine.ledger import Ledger
 from gesso_worker.engine.model import Model
+from gesso_worker.engine.preview import LatentProjection
+from gesso_worker.engine.streams import finish
 
 logger = logging.getLogger(__name__)
 
-#: Steps between two progress events of a job: each costs worker, router and client some time.
+#: Steps between two progress events of a job that does not say: each costs worker, router and client some time,
+#: which counts unless a step takes this long.
 PROGRESS_STEPS = 10
+_SLOW_STEP_S = 0.1
 #: After running out of memory, the batch grows by one again each time so many ticks went well.
 RECOVERY_TICKS = 256
 #: So many ticks in a row that fail for another reason than memory: the device is lost.
@@ -49,10 +53,11 @@ class Denoiser:
         decode_seconds: float,
         hand_over: Callable[[Run], None],
         on_tick: Callable[[int, float], None] | None = None,
+        projection: LatentProjection | None = None,
     ) -> None:
         """`step_seconds` and `decode_seconds` are first guesses; `hand_over` takes runs without steps left.
 
-        `on_tick` is told the batch of each tick and the seconds that it took.
+        `on_tick` is told the batch of each tick of images of the model's own size, and the seconds it took.
         """
         self._ledger = ledger
         self._max_batch = max_batch
@@ -60,7 +65,10 @@ class Denoiser:
         self._decode_seconds = decode_seconds
         self._hand_over_run = hand_over
         self._on_tick = on_tick
-        self._cuda = model.device.type == "cuda"
+        self._projection = projection
+        self._device = model.device
+        self._own_shape = model.latent_shape
+        self._progress_steps = 1 if step_seconds >= _SLOW_STEP_S else PROGRESS_STEPS
         self._batch = DenoisingBatch(model.unet, model.device, model.dtype)
         self._stopping = False
         self._good_ticks = 0
@@ -72,6 +80,7 @@ class Denoiser:
         self.active: list[Run] = []
         self.ticks = 0
         self.out_of_memory = 0
+        self.swaps = 0
         self.limit = max_batch
         self.broken = ""
 
@@ -85,6 +94,17 @@ class Denoiser:
     def silent_seconds(self) -> float:
         """Seconds since the thread last came round; grows when the device hangs."""
         return self._ledger.clock() - self._beat_s
+
+    def shrink(self, timeout_s: float) -> None:
+        """Halves the batch for another stage that ran out of memory, and waits for that, so long at most."""
+        with self._ledger.lock:
+            self.out_of_memory += 1
+            self.limit = max(1, min(self.limit, len(self.active)) // 2)
+            self._good_ticks = 0
+            logger.warning("out of memory outside of denoising: a batch of at most %d", self.limit)
+            self._ledger.lock.wait_for(
+                lambda: len(self.active) <= self.limit or self._stopping, timeout_s
+            )
 
     def stop(self) -> None:
         """Ends the loop at the next step boundary."""
@@ -105,7 +125,9 @@ class Denoiser:
             try:
                 try:
                     self._drop_doomed()
+                    self._put_back_surplus()
                     self._join()
+                    self._swap()
                     if self.active:
                         self._tick()
                 except torch.OutOfMemoryError:
@@ -133,8 +155,10 @@ class Denoiser:
         if runs == self.active:
             return
         self._batch.replace([run.member for run in runs])
+        finish(self._device)
         with self._ledger.lock:
             self.active = runs
+            self._ledger.lock.notify_all()
 
     def _join(self) -> None:
         free = self.limit - len(self.active)
@@ -142,20 +166,40 @@ class Denoiser:
             return
         with self._ledger.lock:
             runs = {run.job.key: run for run in self.ready}
-            waiting = [
-                # Keys grow with arrival.
-                Waiting(key, key, run.member.trajectory.remaining, run.job.request.deadline_s)
-                for key, run in runs.items()
-            ]
+            waiting = [_waiting(run) for run in self.ready]
             now = self._ledger.clock()
             chosen = admit(waiting, free, now, self._step_seconds, self._decode_seconds)
             self._joining = [runs[admitted.key] for admitted in chosen]
             self.ready = [run for run in self.ready if run not in self._joining]
+        self._take_in(self.active)
+
+    def _swap(self) -> None:
+        """Lets one that can wait make room, in a full batch, for one that cannot."""
+        if len(self.active) < self.limit or not self.ready:
+            return
+        with self._ledger.lock:
+            runs = {run.job.key: run for run in self.ready}
+            active = [_waiting(run) for run in self.active]
+            waiting = [_waiting(run) for run in self.ready]
+            now = self._ledger.clock()
+            chosen = swap(active, waiting, now, self._step_seconds, self._decode_seconds)
+            if chosen is None:
+                return
+            self._joining = [runs[chosen.joins]]
+            self.ready = [run for run in self.ready if run not in self._joining]
+            self.swaps += 1
+        stay = [run for run in self.active if run.job.key != chosen.leaves]
+        leaving = [run for run in self.active if run.job.key == chosen.leaves]
+        self._take_in(stay)
+        self._wait_again(leaving)
+
+    def _take_in(self, stay: list[Run]) -> None:
+        """Makes those who stay, and those who join and are not doomed, the batch."""
         self._joining = [
             run for run in self._joining if self._ledger.claim(run.job, Stage.DENOISING)
         ]
         joining = self._joining
-        self._replace([*self.active, *joining])
+        self._replace([*stay, *joining])
         self._joining = []
         for run in joining:
             now = self._ledger.clock()
@@ -173,19 +217,29 @@ class Denoiser:
                 run.job.kept[step] = self._batch.latents_of(run.member)
         began = self._ledger.clock()
         self._batch.tick()
+        # A GPU's work is waited for here: what is cancelled now must not step again, and times must be true.
+        finish(self._device)
         self._bad_ticks = 0
         took = self._ledger.clock() - began
         self._step_seconds += _TICK_WEIGHT * (took - self._step_seconds)
-        if self._on_tick is not None:
+        own = all(run.member.latents.shape == self._own_shape for run in self.active)
+        if self._on_tick is not None and own:
             self._on_tick(len(self.active), took)
         with self._ledger.lock:
             self.ticks += 1
             self._recover()
         self._hand_over()
         for run in self.active:
-            trajectory = run.member.trajectory
-            if trajectory.step % PROGRESS_STEPS == 0:
-                self._ledger.tell(run.job, Progress(trajectory.step, trajectory.steps))
+            self._tell_progress(run)
+
+    def _tell_progress(self, run: Run) -> None:
+        request, trajectory = run.job.request, run.member.trajectory
+        preview, every = b"", request.preview_steps
+        if self._projection is not None and every and trajectory.step % every == 0:
+            denoised = self._batch.denoised_of(run.member)
+            preview = b"" if denoised is None else self._projection.preview(denoised)
+        if preview or trajectory.step % (request.progress_steps or self._progress_steps) == 0:
+            self._ledger.tell(run.job, Progress(trajectory.step, trajectory.steps, preview))
 
     def _hand_over(self) -> None:
         """Sends what has no steps left to the next stage."""
@@ -204,7 +258,7 @@ class Denoiser:
 
     def _halve(self) -> None:
         """Goes on with half of the batch, the earliest; the others wait where they are. One alone fails."""
-        if self._cuda:
+        if self._device.type == "cuda":
             torch.cuda.empty_cache()
         runs = [*self.active, *self._joining]
         self._joining = []
@@ -218,12 +272,23 @@ class Denoiser:
         if len(runs) == 1:
             self._ledger.fail(runs[0].job, FailureReason.OUT_OF_MEMORY)
             return
+        self._wait_again(runs[half:])
+
+    def _put_back_surplus(self) -> None:
+        """After another stage ran out of memory, the batch may be larger than it now may be."""
+        surplus = self.active[self.limit :]
+        if surplus:
+            self._replace(self.active[: self.limit])
+            self._wait_again(surplus)
+
+    def _wait_again(self, runs: list[Run]) -> None:
+        """Those who have left the batch before they are done wait where they are."""
         with self._ledger.lock:
             now = self._ledger.clock()
-            for run in runs[half:]:
+            for run in runs:
                 run.job.waiting_since_s = now
                 run.job.stage = Stage.READY
-            self.ready = [*runs[half:], *self.ready]
+            self.ready = [*runs, *self.ready]
 
     def _recover(self) -> None:
         if self.limit == self._max_batch:
@@ -248,3 +313,8 @@ class Denoiser:
         for run in failed:
             message = f"denoising failed: {type(error).__name__}"
             self._ledger.fail(run.job, FailureReason.INTERNAL, message)
+
+
+def _waiting(run: Run) -> Waiting:
+    key = run.job.key  # keys grow with arrival
+    return Waiting(key, key, run.member.trajectory.remaining, run.job.request.deadline_s)

@@ -12,14 +12,17 @@ import logging
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gesso_worker.engine.batch import Member
-from gesso_worker.engine.conditioning import encode_prompt
+from gesso_worker.engine.conditioning import Conditioning, encode_prompt
 from gesso_worker.engine.decoding import decode_latents
 from gesso_worker.engine.denoiser import Denoiser, Run
 from gesso_worker.engine.images import Provenance, encode_image
@@ -27,9 +30,19 @@ from gesso_worker.engine.job import FailureReason, Finished, ImageRequest, Job, 
 from gesso_worker.engine.ledger import Ledger
 from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.engine.model import Model
+from gesso_worker.engine.preview import LatentProjection
+from gesso_worker.engine.streams import finish, stage_stream
 from gesso_worker.logs import line, prompt_hash
 
 logger = logging.getLogger(__name__)
+
+
+#: Encoded prompts that are kept: several images of a prompt need one encoding.
+_ENCODED_PROMPTS = 32
+#: So often is a stage tried that ran out of memory, each time beside half of the batch.
+_MEMORY_TRIES = 4
+#: A batch gets smaller at the next step boundary.
+_SHRINK_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,12 @@ class Snapshot:
     ticks: int
     out_of_memory: int
     batch_limit: int
+    #: How often one in the batch made room for one that could not wait.
+    swaps: int
 
 
 Keep = Callable[[Job, dict[int, Tensor]], None]
+_Result = TypeVar("_Result")
 
 
 class Engine:
@@ -79,16 +95,19 @@ class Engine:
         keep: Keep | None = None,
         clock: Callable[[], float] = time.monotonic,
         live: LiveProfile | None = None,
+        projection: LatentProjection | None = None,
     ) -> None:
         """`keep` gets the kept latents of each finished run, before its image event; must be quick.
 
-        `live` is told what each stage takes.
+        `live` is told what each stage takes; `projection` makes the previews, a fresh one if None.
         """
         self._model = model
         self._settings = settings
         self._keep = keep
         self._clock = clock
         self._live = live
+        self._projection = projection or LatentProjection()
+        self._encoded: OrderedDict[tuple[object, ...], Conditioning] = OrderedDict()
         self._ledger = Ledger(settings.max_accepted, clock)
         self._encode_queue: queue.Queue[Job | None] = queue.Queue(settings.max_accepted + 1)
         self._decode_queue: queue.Queue[Run | None] = queue.Queue(settings.max_accepted + 1)
@@ -100,6 +119,7 @@ class Engine:
             settings.decode_seconds,
             hand_over=self._decode_queue.put_nowait,
             on_tick=live.ticked if live is not None else None,
+            projection=self._projection,
         )
         stages = (
             ("encode", self._encode_loop),
@@ -107,12 +127,15 @@ class Engine:
             ("decode", self._decode_loop),
         )
         self._threads = [
-            threading.Thread(target=self._run, args=(loop,), name=name, daemon=True)
+            threading.Thread(target=self._run, args=(name, loop), name=name, daemon=True)
             for name, loop in stages
         ]
 
     def start(self) -> None:
         """Starts the three threads."""
+        if self._model.device.type == "cuda":
+            # What loading and warm-up have written is there for every stage's stream.
+            torch.cuda.synchronize(self._model.device)
         for thread in self._threads:
             thread.start()
 
@@ -156,6 +179,7 @@ class Engine:
                 ticks=denoiser.ticks,
                 out_of_memory=denoiser.out_of_memory,
                 batch_limit=denoiser.limit,
+                swaps=denoiser.swaps,
             )
 
     @property
@@ -188,10 +212,11 @@ class Engine:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def _run(self, loop: Callable[[], None]) -> None:
+    def _run(self, name: str, loop: Callable[[], None]) -> None:
         # Each thread of the process has a setting of its own.
         torch.set_num_threads(self._settings.threads)
-        loop()
+        with stage_stream(self._model.device, urgent=name == "denoise"):
+            loop()
 
     def _steps(self, job: Job) -> int:
         """Steps of a job that is not encoded: of the K asked for until its start is found."""
@@ -207,7 +232,7 @@ class Engine:
             job.timings.queue = max(0.0, job.timings.queue - job.timings.fetch)
             began = self._clock()
             try:
-                member = self._member(job)
+                member, encoded = self._with_memory(partial(self._member, job))
             except Exception as error:
                 self._failed("encoding", job, error)
                 continue
@@ -216,29 +241,58 @@ class Engine:
                 job.timings.encode = now - began
                 job.waiting_since_s = now
                 job.stage = Stage.READY
-            if self._live is not None:
+            if self._live is not None and encoded:
                 self._live.encoded(job.timings.encode)
             self._denoiser.add(Run(job, member))
 
+    def _with_memory(self, work: Callable[[], _Result]) -> _Result:
+        """Does a stage's work; where it runs out of memory, again beside half of the denoising batch."""
+        for _ in range(_MEMORY_TRIES - 1):
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                self._denoiser.shrink(_SHRINK_S)
+                if self._model.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        return work()
+
     @torch.inference_mode()
-    def _member(self, job: Job) -> Member:
-        request, start = job.request, job.start
-        trajectory = self._model.trajectory(start.skipped_steps)
+    def _member(self, job: Job) -> tuple[Member, bool]:
+        """A job ready to be denoised, and whether its prompt had to be encoded."""
+        request, start, model = job.request, job.start, self._model
+        trajectory = model.trajectory(start.skipped_steps, request.scheduler)
         if start.latents is None:
-            latents = self._model.noise(request.seed, trajectory)
+            shape = model.shape_of(request.width, request.height)
+            latents = model.noise(request.seed, trajectory, shape)
         else:
-            latents = start.latents.to(self._model.device, self._model.dtype)
-        conditioning = encode_prompt(
-            self._model, request.prompt, request.negative_prompt, request.guidance_scale
+            latents = start.latents.to(model.device, model.dtype)
+        asked = (
+            request.prompt,
+            request.negative_prompt,
+            # All that encoding looks at is whether it guides.
+            2.0 if request.guidance_scale > 1 else 1.0,
+            request.width,
+            request.height,
         )
-        return Member(trajectory, conditioning, request.guidance_scale, latents)
+        conditioning = self._encoded.get(asked)
+        encoded = conditioning is None
+        if conditioning is None:
+            conditioning = encode_prompt(model, *asked)
+            self._encoded[asked] = conditioning
+            if len(self._encoded) > _ENCODED_PROMPTS:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(asked)
+        finish(model.device)
+        watches = request.preview_steps > 0
+        member = Member(trajectory, conditioning, request.guidance_scale, latents, watches)
+        return member, encoded
 
     def _decode_loop(self) -> None:
         while (run := self._decode_queue.get()) is not None:
             if not self._ledger.claim(run.job, Stage.DECODING):
                 continue
             try:
-                self._finish(run)
+                self._with_memory(partial(self._finish, run))
             except Exception as error:
                 self._failed("decoding", run.job, error)
 
@@ -246,11 +300,12 @@ class Engine:
         job, request, settings = run.job, run.job.request, self._model.settings
         began = self._clock()
         image = decode_latents(self._model, run.member.latents)
+        self._projection.observe(run.member.latents, image)
         if self._keep is not None and job.kept:
             self._keep(job, job.kept)
         provenance = Provenance(
             model=settings.source,
-            scheduler=settings.scheduler,
+            scheduler=request.scheduler or settings.scheduler,
             steps=settings.steps,
             skipped_steps=job.start.skipped_steps,
             seed=request.seed,
@@ -258,7 +313,8 @@ class Engine:
         )
         data = encode_image(image, request.image_format, provenance)
         job.timings.decode = self._clock() - began
-        if self._live is not None:
+        own = run.member.latents.shape == self._model.latent_shape
+        if self._live is not None and own:
             self._live.decoded(job.timings.decode)
         skipped = job.start.skipped_steps
         self._ledger.end(job, Finished(data, image.width, image.height, skipped, job.timings))

@@ -24,6 +24,15 @@ class ImageRequest:
     image_format: ImageFormat = "png"
     deadline_s: float = float("inf")
     keep_levels: tuple[int, ...] = ()
+    #: Pixels; 0: the model's own size.
+    width: int = 0
+    height: int = 0
+    #: Sampler; empty: the model's own.
+    scheduler: str = ""
+    #: Steps between two progress events; 0: what suits the model's speed.
+    progress_steps: int = 0
+    #: Steps between two previews; 0: none.
+    preview_steps: int = 0
     #: Whatever the caller wants to find again in the job; the engine does not look at it.
     owner: object = None
 
@@ -79,10 +88,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Steps done, the skipped ones included."""
+    """Steps done, the skipped ones included; `preview` is a small JPEG, or empty."""
 
     step: int
     steps: int
+    preview: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

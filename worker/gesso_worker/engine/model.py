@@ -72,19 +72,53 @@ class Model:
         height, width = self.settings.height // factor, self.settings.width // factor
         return (1, int(self.unet.config.in_channels), height, width)
 
+    def shape_of(self, width: int = 0, height: int = 0) -> tuple[int, int, int, int]:
+        """That of the latents of an image of so many pixels; 0 stands for the model's own size."""
+        _, channels, rows, columns = self.latent_shape
+        factor = self.pipeline.vae_scale_factor
+        return (1, channels, height // factor or rows, width // factor or columns)
+
+    @property
+    def pixel_step(self) -> int:
+        """What width and height of an image are multiples of: the VAE's factor."""
+        factor: int = self.pipeline.vae_scale_factor
+        return factor
+
+    @property
+    def least_side(self) -> int:
+        """Pixels of the shortest side: the UNet's deepest blocks have one latent left of it."""
+        halvings: int = len(self.unet.config.down_block_types) - 1
+        return self.pixel_step << halvings
+
+    def size_conditioning(self, width: int = 0, height: int = 0) -> Tensor:
+        """SD-XL's size conditioning (1, 6) of an image of so many pixels; 0 stands for the model's own size."""
+        width, height = width or self.settings.width, height or self.settings.height
+        if (width, height) == (self.settings.width, self.settings.height):
+            return self.time_ids
+        return _time_ids(self.pipeline, width, height, self.dtype).to(self.device)
+
     @property
     def device_name(self) -> str:
         """The device as profiles name it: `cpu`, or the GPU's name."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
-    def trajectory(self, skipped_steps: int = 0) -> Trajectory:
-        """A new run from step K, with a scheduler of its own."""
-        return Trajectory(self.scheduler, self.settings.steps, skipped_steps)
+    def scheduler_named(self, name: str = "") -> Any:
+        """A scheduler on the model's own noise schedule: one of SCHEDULERS; empty: the model's own."""
+        if name in ("", self.settings.scheduler):
+            return self.scheduler
+        return make_scheduler(name, dict(self.pipeline.scheduler.config))
 
-    def noise(self, seed: int, trajectory: Trajectory) -> Tensor:
+    def trajectory(self, skipped_steps: int = 0, scheduler: str = "") -> Trajectory:
+        """A new run from step K, with a scheduler of its own of the named kind; empty: the model's."""
+        return Trajectory(self.scheduler_named(scheduler), self.settings.steps, skipped_steps)
+
+    def noise(
+        self, seed: int, trajectory: Trajectory, shape: tuple[int, int, int, int] | None = None
+    ) -> Tensor:
         """The latent before step 0, from a CPU generator, so that a seed means the same on every device."""
         generator = torch.Generator("cpu").manual_seed(seed)
-        noise = randn_tensor(self.latent_shape, generator, device=self.device, dtype=self.dtype)
+        wanted = shape or self.latent_shape
+        noise = randn_tensor(wanted, generator, device=self.device, dtype=self.dtype)
         return torch.as_tensor(noise) * trajectory.init_noise_sigma
 
 
@@ -136,14 +170,7 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
         accelerate(pipeline, Acceleration.of(target, settings.compile))
         scheduler = make_scheduler(settings.scheduler, dict(pipeline.scheduler.config))
         Trajectory(scheduler, settings.steps)
-        # Two steps of diffusers' own, so that its conventions hold whatever its version.
-        time_ids = pipeline._get_add_time_ids(
-            (settings.height, settings.width),
-            (0, 0),
-            (settings.height, settings.width),
-            dtype=dtype,
-            text_encoder_projection_dim=pipeline.text_encoder_2.config.projection_dim,
-        ).to(target)
+        time_ids = _time_ids(pipeline, settings.width, settings.height, dtype).to(target)
     except torch.OutOfMemoryError as error:
         raise _refused(settings.source, f"it does not fit into memory: {_line(error)}") from error
     except Exception as error:  # whatever a torn file makes the readers of five libraries raise
@@ -155,6 +182,16 @@ def load_model(settings: ModelSettings, device: str | None = None) -> Model:
             raise ModelLoadError(message)
     digest = _digest(folder, variant)
     return Model(settings, pipeline, scheduler, target, dtype, digest, time_ids)
+
+
+def _time_ids(pipeline: Any, width: int, height: int, dtype: torch.dtype) -> Tensor:
+    """By diffusers' own method, so that its conventions hold whatever its version."""
+    size = (height, width)
+    projection = pipeline.text_encoder_2.config.projection_dim
+    made = pipeline._get_add_time_ids(
+        size, (0, 0), size, dtype=dtype, text_encoder_projection_dim=projection
+    )
+    return torch.as_tensor(made)
 
 
 def _folder(source: str) -> Path:

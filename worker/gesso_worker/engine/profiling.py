@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from gesso.profile import Profile
 from gesso_worker.engine.batch import DenoisingBatch, Member
@@ -15,6 +17,7 @@ from gesso_worker.engine.conditioning import Conditioning, encode_prompt
 from gesso_worker.engine.decoding import BrokenLatentsError, decode_latents
 from gesso_worker.engine.images import Provenance, encode_image
 from gesso_worker.engine.model import Model, ModelLoadError
+from gesso_worker.engine.preview import LatentProjection
 
 _PROMPT = "a photograph of a red bicycle in front of a white house"
 _ROUNDS = 12
@@ -23,10 +26,14 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class WarmUp:
-    """`profile` spans the batches that fit into memory; `image` is the PNG that was made."""
+    """`profile` spans the batches that fit into memory; `image` is the PNG that was made.
+
+    `projection` makes previews, as far as that one image teaches how.
+    """
 
     profile: Profile
     image: bytes
+    projection: LatentProjection
 
 
 def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
@@ -42,6 +49,8 @@ def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
         image, latents = _first_image(model, conditioning)
         if model.settings.compile:
             _compile(model, conditioning)
+        projection = LatentProjection()
+        projection.observe(latents, Image.open(io.BytesIO(image)))
         encode = _median(model, lambda: encode_prompt(model, _PROMPT, guidance_scale=scale))
         decode = _median(model, lambda: _decode(model, latents))
         steps = _step_seconds(model, conditioning, max_batch, budget_s)
@@ -59,7 +68,7 @@ def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
         decode_seconds=decode,
         step_seconds=tuple(steps),
     )
-    return WarmUp(profile, image)
+    return WarmUp(profile, image, projection)
 
 
 def _first_image(model: Model, conditioning: Conditioning) -> tuple[bytes, torch.Tensor]:

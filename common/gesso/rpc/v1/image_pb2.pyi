@@ -58,12 +58,14 @@ class Started(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., skipped_steps: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("step", "steps")
+    __slots__ = ("step", "steps", "preview")
     STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     step: int
     steps: int
-    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+    preview: bytes
+    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., preview: _Optional[bytes] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("data", "format", "width", "height", "seed", "skipped_steps", "similarity", "predicted_quality", "worker", "queue_seconds", "generate_seconds", "attempts", "model")

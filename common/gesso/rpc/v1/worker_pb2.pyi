@@ -18,7 +18,7 @@ class LatentSource(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class WorkerGenerateRequest(_message.Message):
-    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents", "model", "fallbacks")
+    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "skipped_steps", "source", "format", "tenant", "embedding", "keep_latents", "model", "fallbacks", "scheduler", "images", "progress_steps", "preview_steps")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,10 @@ class WorkerGenerateRequest(_message.Message):
     KEEP_LATENTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_STEPS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     prompt: str
     negative_prompt: str
@@ -49,10 +53,14 @@ class WorkerGenerateRequest(_message.Message):
     keep_latents: bool
     model: str
     fallbacks: _containers.RepeatedCompositeFieldContainer[LatentSource]
-    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ..., fallbacks: _Optional[_Iterable[_Union[LatentSource, _Mapping]]] = ...) -> None: ...
+    scheduler: str
+    images: int
+    progress_steps: int
+    preview_steps: int
+    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ..., fallbacks: _Optional[_Iterable[_Union[LatentSource, _Mapping]]] = ..., scheduler: _Optional[str] = ..., images: _Optional[int] = ..., progress_steps: _Optional[int] = ..., preview_steps: _Optional[int] = ...) -> None: ...
 
 class WorkerImage(_message.Message):
-    __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds")
+    __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds", "seed")
     DATA_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +71,7 @@ class WorkerImage(_message.Message):
     FETCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     format: _image_pb2.ImageFormat
     width: int
@@ -73,17 +82,20 @@ class WorkerImage(_message.Message):
     fetch_seconds: float
     denoise_seconds: float
     decode_seconds: float
-    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., fetch_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
+    seed: int
+    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., fetch_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class WorkerEvent(_message.Message):
-    __slots__ = ("started", "progress", "image")
+    __slots__ = ("started", "progress", "image", "image_index")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     started: _image_pb2.Started
     progress: _image_pb2.Progress
     image: WorkerImage
-    def __init__(self, started: _Optional[_Union[_image_pb2.Started, _Mapping]] = ..., progress: _Optional[_Union[_image_pb2.Progress, _Mapping]] = ..., image: _Optional[_Union[WorkerImage, _Mapping]] = ...) -> None: ...
+    image_index: int
+    def __init__(self, started: _Optional[_Union[_image_pb2.Started, _Mapping]] = ..., progress: _Optional[_Union[_image_pb2.Progress, _Mapping]] = ..., image: _Optional[_Union[WorkerImage, _Mapping]] = ..., image_index: _Optional[int] = ...) -> None: ...
 
 class AssignRequest(_message.Message):
     __slots__ = ("skipped_steps", "revision", "model")
@@ -201,7 +213,7 @@ class RequestProgress(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., remaining_steps: _Optional[int] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced")
+    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced", "out_of_memory", "batch_limit", "swaps")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +238,9 @@ class StatsResponse(_message.Message):
     CACHE_DISK_FAILED_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     UNANNOUNCED_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SWAPS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     ready: bool
     draining: bool
@@ -250,7 +265,10 @@ class StatsResponse(_message.Message):
     cache_disk_failed: int
     placement: str
     unannounced: int
-    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ...) -> None: ...
+    out_of_memory: int
+    batch_limit: int
+    swaps: int
+    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., batch_limit: _Optional[int] = ..., swaps: _Optional[int] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("name", "address")

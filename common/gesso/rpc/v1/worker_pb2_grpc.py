@@ -90,7 +90,7 @@ class WorkerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
+        """Streams started, progress, image for each image asked for. Cancelling the call, or its deadline, frees the slot at the next
         step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
         changing its model, or holding another than the one asked for: another worker may serve it at once).
         """

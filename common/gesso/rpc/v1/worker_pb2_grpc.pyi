@@ -32,7 +32,7 @@ class WorkerStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_worker_pb2.WorkerGenerateRequest, _worker_pb2.WorkerEvent]
-    """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
+    """Streams started, progress, image for each image asked for. Cancelling the call, or its deadline, frees the slot at the next
     step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
     changing its model, or holding another than the one asked for: another worker may serve it at once).
     """
@@ -71,7 +71,7 @@ class WorkerStub:
 class WorkerAsyncStub(WorkerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_worker_pb2.WorkerGenerateRequest, _worker_pb2.WorkerEvent]  # type: ignore[assignment]
-    """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
+    """Streams started, progress, image for each image asked for. Cancelling the call, or its deadline, frees the slot at the next
     step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
     changing its model, or holding another than the one asked for: another worker may serve it at once).
     """
@@ -113,7 +113,7 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.WorkerGenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.WorkerEvent], _abc.AsyncIterator[_worker_pb2.WorkerEvent]]:
-        """Streams started, progress, one image. Cancelling the call, or its deadline, frees the slot at the next
+        """Streams started, progress, image for each image asked for. Cancelling the call, or its deadline, frees the slot at the next
         step boundary. INVALID_ARGUMENT, RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED, ABORTED (draining,
         changing its model, or holding another than the one asked for: another worker may serve it at once).
         """

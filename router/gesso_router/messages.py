@@ -93,6 +93,7 @@ def worker_request(
         embedding=embedding,
         keep_latents=keep_latents,
         model=option.model,
+        preview_steps=job.preview_steps,
     )
     if option.match is not None:
         request.source.CopyFrom(latent_source(option.match, source_address))

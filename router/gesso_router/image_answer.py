@@ -60,6 +60,11 @@ class Made:
             image.model,
         )
 
+    def as_message(self) -> image_pb2.Image:
+        """As the gRPC front door sends it."""
+        fields = {k: v for k, v in vars(self).items() if k not in ("request_id", "format")}
+        return image_pb2.Image(format=f"IMAGE_FORMAT_{self.format.upper()}", **fields)
+
     @property
     def size(self) -> str:
         """As OpenAI writes it."""

@@ -12,6 +12,7 @@ from gesso.api.base import PATTERNS, QUANTITY, SERVICE_NAME
 from gesso.api.model import PVC_PATTERN
 from gesso.api.pods import OWN_KEYS, OWN_KEYS_ALLOWED, OWN_PREFIX
 from gesso.api.quantity import ALLOWED, LARGEST_BYTES, PATTERN
+from gesso.api.security import KEYS_SOMEWHERE, TLS_SOMEWHERE
 from gesso.api.service import LEAST_STEP_SECONDS
 
 
@@ -181,6 +182,18 @@ RULES = (
             ALLOWED,
         )
         for at in ("spec.cache.capacity", "spec.cache.disk.size")
+    ),
+    Rule(
+        "spec.security.tls",
+        "has(self.secretName) || has(self.directory)",
+        TLS_SOMEWHERE,
+        "'neither'",
+    ),
+    Rule(
+        "spec.security.keys",
+        "has(self.secretName) || has(self.file)",
+        KEYS_SOMEWHERE,
+        "'neither'",
     ),
     *(
         Rule(

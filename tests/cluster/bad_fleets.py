@@ -143,6 +143,20 @@ BAD_FLEETS = (
         both(f"disk of {size}", "spec.cache.disk", {"size": size}, ALLOWED, size)
         for size in ("128Mo", "0", "1025Pi")
     ),
+    both(
+        "TLS without files",
+        "spec.security.tls",
+        {"mutual": True},
+        "secretName, or directory for a fleet on one machine, is needed",
+        "neither",
+    ),
+    both(
+        "keys without a file",
+        "spec.security.keys",
+        {"key": "keys.yaml"},
+        "secretName, or file for a fleet on one machine, is needed",
+        "neither",
+    ),
     both("name in capitals", "metadata.name", "Small_1", _NAME),
     both("name that begins with a figure", "metadata.name", "1small", _NAME),
     both("name too long for its pods", "metadata.name", _LONG, _NAME),

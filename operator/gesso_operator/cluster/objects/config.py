@@ -86,6 +86,7 @@ def worker_hash(service: DiffusionService) -> str:
             [_dump(v) for v in spec.variants],
             _dump(spec.cache),
             spec.workers.max_batch,
+            *_guarded(service),
         ]
     )
 
@@ -101,8 +102,15 @@ def router_hash(service: DiffusionService) -> str:
             spec.scheduling.policy,
             spec.router.embedding,
             spec.workers.max_batch,
+            *_guarded(service),
         ]
     )
+
+
+def _guarded(service: DiffusionService) -> list[Object]:
+    """Nothing where nothing is guarded: pods of a service that says nothing of it stay as they are."""
+    security = service.spec.security
+    return [_dump(security)] if security.on else []
 
 
 def _dump(model: Any) -> Object:

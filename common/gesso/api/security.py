@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from gesso.api.base import ApiModel, detail
+from gesso.api.base import ApiModel, detail, fault
 from gesso.tls_names import SERVER_NAME
 
 Path = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -14,6 +14,7 @@ SecretName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 TLS_SOMEWHERE = "secretName, or directory for a fleet on one machine, is needed"
+KEY_ALLOWED = "the name of a key in the Secret, without /"
 KEYS_SOMEWHERE = "secretName, or file for a fleet on one machine, is needed"
 Part = TypeVar("Part", bound=ApiModel)
 
@@ -64,12 +65,18 @@ class KeysSpec(ApiModel):
         default="keys.yaml",
         min_length=1,
         max_length=253,
-        pattern=r"^[-._a-zA-Z0-9]+$",
         description="Key in the Secret.",
     )
     file: Path | None = Field(
         default=None, description="The same as a file, for a fleet on one machine."
     )
+
+    @field_validator("key")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        if "/" in value:
+            raise fault(KEY_ALLOWED, value)
+        return value
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:

@@ -23,11 +23,11 @@ from rich.table import Table
 OUT = Path(__file__).parent / "out"
 HERE = Path(__file__).parent / "router_load"
 WORKERS = 8
-#: Name, clients, requests a second (0: as many as there can be), service seconds, bytes of an image.
+#: Name, clients, requests a second (0: as many as there can be), service seconds, bytes of an image, slots.
 CASES = (
-    ("200 requests/s", 32, 200.0, 0.05, 100_000),
-    ("saturation", 128, 0.0, 0.05, 100_000),
-    ("100 clients, 2 MB images", 100, 0.0, 0.5, 2_000_000),
+    ("200 requests/s", 32, 200.0, 0.05, 100_000, 16),
+    ("saturation", 128, 0.0, 0.05, 100_000, 16),
+    ("100 clients, 2 MB images", 100, 0.0, 0.2, 2_000_000, 4),
 )
 
 
@@ -70,8 +70,8 @@ def main() -> None:
         "case", "through", "images/s", "p50 ms", "p99 ms", "CPU ms", "one core/s", "RSS MB"
     )
     cases: dict[str, Any] = {}
-    for name, clients, rate, service, image_bytes in CASES:
-        workers = Part("workers", str(WORKERS), str(service), str(image_bytes))
+    for name, clients, rate, service, image_bytes, slots in CASES:
+        workers = Part("workers", *map(str, (WORKERS, service, image_bytes, slots)))
         found = {}
         for through in ("forwarder", "router"):
             console.print(f"{name}: {through} ...")

@@ -40,9 +40,10 @@ spec:
 
 
 class Worker(worker_pb2_grpc.WorkerServicer):
-    """Takes `seconds` for each image, however many there are at once, and says how long it really took."""
+    """Takes `seconds` for each image, so many at once as it has slots, and says how long it really took."""
 
-    def __init__(self, name: str, seconds: float, image_bytes: int) -> None:
+    def __init__(self, name: str, seconds: float, image_bytes: int, slots: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
         self.name, self.seconds = name, seconds
         self.padding = os.urandom(max(0, image_bytes - 8))
         self.active: dict[str, None] = {}
@@ -51,11 +52,12 @@ class Worker(worker_pb2_grpc.WorkerServicer):
         began = time.perf_counter()
         self.active[request.request_id] = None
         try:
-            yield worker_pb2.WorkerEvent(started=image_pb2.Started(worker=self.name))
-            for told in range(1, TOLD + 1):
-                await asyncio.sleep(self.seconds / TOLD)
-                step = told * STEPS // TOLD
-                yield worker_pb2.WorkerEvent(progress=image_pb2.Progress(step=step, steps=STEPS))
+            async with self.slots:
+                yield worker_pb2.WorkerEvent(started=image_pb2.Started(worker=self.name))
+                for told in range(1, TOLD + 1):
+                    await asyncio.sleep(self.seconds / TOLD)
+                    progress = image_pb2.Progress(step=told * STEPS // TOLD, steps=STEPS)
+                    yield worker_pb2.WorkerEvent(progress=progress)
             took = time.perf_counter() - began
             yield worker_pb2.WorkerEvent(
                 image=worker_pb2.WorkerImage(
@@ -125,11 +127,11 @@ class HashEmbedder:
         return vector / np.linalg.norm(vector)
 
 
-async def workers(count: int, seconds: float, image_bytes: int) -> None:
+async def workers(count: int, seconds: float, image_bytes: int, slots: int) -> None:
     servers, addresses = [], []
     for i in range(count):
         server = grpc.aio.server(options=SIZE_LIMIT)
-        made = Worker(f"worker-{i}", seconds, image_bytes)
+        made = Worker(f"worker-{i}", seconds, image_bytes, slots)
         worker_pb2_grpc.add_WorkerServicer_to_server(made, server)
         addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
         await server.start()
@@ -190,8 +192,8 @@ async def _until_told(ports: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> None:
     match arguments:
-        case ["workers", count, seconds, image_bytes]:
-            asyncio.run(workers(int(count), float(seconds), int(image_bytes)))
+        case ["workers", count, seconds, image_bytes, slots]:
+            asyncio.run(workers(int(count), float(seconds), int(image_bytes), int(slots)))
         case ["forwarder", *addresses]:
             asyncio.run(forwarder(addresses))
         case ["router", *addresses]:

@@ -77,7 +77,12 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
                 image = await make()
             else:
                 image = await self._once(caller.name, key, request, job, make)
-            await emit(messages.image_event(job.request_id, image))
+            event = messages.Encoded.image(job.request_id, image)
+            del image  # from here on it is held once, as it goes out
+            try:
+                await context.write(event)
+            except grpc.aio.BaseError:
+                raise asyncio.CancelledError from None
         except RequestError as error:
             trailing: tuple[tuple[str, str], ...] = (("reason", error.reason),)
             if error.retry_after_seconds is not None:
@@ -102,6 +107,17 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         (image,) = await self._results.once(owner, key, fingerprint, made)
         return image.as_message()
+
+
+def add_image_service(service: ImageService, server: grpc.aio.Server) -> None:
+    """Has a server serve it, as the generated function does, with events that may be encoded already."""
+    generate = grpc.unary_stream_rpc_method_handler(
+        service.Generate,
+        request_deserializer=image_pb2.GenerateRequest.FromString,
+        response_serializer=messages.encoded,
+    )
+    handler = grpc.method_handlers_generic_handler("gesso.v1.ImageService", {"Generate": generate})
+    server.add_generic_rpc_handlers((handler,))
 
 
 def _text(value: str | bytes | None) -> str | None:

@@ -31,7 +31,7 @@ from gesso.api.fleet import ConsoleMode
 from gesso.api.security import TlsSpec
 from gesso.codebook import CodebookError
 from gesso.health import HealthPort
-from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
+from gesso.rpc.v1 import image_pb2, router_pb2, router_pb2_grpc
 from gesso.tls import Tls, TlsError, add_port
 from gesso_router import logs
 from gesso_router.access.callers import Callers
@@ -42,7 +42,7 @@ from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
 from gesso_router.fleet import Fleet
-from gesso_router.grpc_api import ImageService, RouterControl
+from gesso_router.grpc_api import ImageService, RouterControl, add_image_service
 from gesso_router.http_api import create_app
 from gesso_router.idempotency import Idempotent
 from gesso_router.image_answer import Made
@@ -166,7 +166,7 @@ class RouterServer:
             # gRPC's own complaint about a port in use comes with noise.
             _bind("--grpc", self._flags.grpc).close()
             images = ImageService(self.router, self.callers, self.results)
-            image_pb2_grpc.add_ImageServiceServicer_to_server(images, self._grpc)
+            add_image_service(images, self._grpc)
             router_pb2_grpc.add_RouterControlServicer_to_server(
                 RouterControl(self.control), self._control
             )

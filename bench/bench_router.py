@@ -48,10 +48,12 @@ class Part:
             self.process.cpu_affinity([core])
 
     def cpu_seconds(self) -> float:
+        """What it has used so far."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
     def close(self) -> None:
+        """Ends it."""
         assert self.popen.stdin is not None
         self.popen.stdin.close()
         try:

@@ -49,6 +49,7 @@ class Worker(worker_pb2_grpc.WorkerServicer):
         self.active: dict[str, None] = {}
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """See worker.proto."""
         began = time.perf_counter()
         self.active[request.request_id] = None
         try:
@@ -71,6 +72,7 @@ class Worker(worker_pb2_grpc.WorkerServicer):
             self.active.pop(request.request_id, None)
 
     async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """One entry that is not near enough to be of use."""
         near = worker_pb2.Match(
             entry_id=f"{self.name}-0",
             similarity=0.4,
@@ -80,6 +82,7 @@ class Worker(worker_pb2_grpc.WorkerServicer):
         return worker_pb2.LookupResponse(matches=[near])
 
     async def Stats(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """See worker.proto."""
         return worker_pb2.StatsResponse(
             worker=self.name,
             ready=True,
@@ -103,6 +106,7 @@ class Forwarder(image_pb2_grpc.ImageServiceServicer):
         self.numbers = itertools.count()
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """See image.proto."""
         asked = worker_pb2.WorkerGenerateRequest(
             request_id=str(next(self.numbers)), prompt=request.prompt, seed=request.seed
         )
@@ -122,6 +126,7 @@ class HashEmbedder:
     """A unit vector by the prompt's hash: embedding is not what is measured."""
 
     async def embed(self, prompt: str) -> Any:
+        """Float32, shape (512,), length 1."""
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "little")
         vector = np.random.default_rng(seed).standard_normal(512, np.float32)
         return vector / np.linalg.norm(vector)

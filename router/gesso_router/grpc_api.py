@@ -73,11 +73,12 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
                 return await self._router.generate(job, emit, remaining)
 
             key = _text(metadata.get(HEADER.lower()))
+            request_id = job.request_id
             if key is None or self._results is None:
                 image = await make()
             else:
-                image = await self._once(caller.name, key, request, job, make)
-            event = messages.Encoded.image(job.request_id, image)
+                request_id, image = await self._once(caller.name, key, request, job, make)
+            event = messages.Encoded.image(request_id, image)
             del image  # from here on it is held once, as it goes out
             try:
                 await context.write(event)
@@ -97,8 +98,8 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         request: image_pb2.GenerateRequest,
         job: Job,
         make: Callable[[], Awaitable[image_pb2.Image]],
-    ) -> image_pb2.Image:
-        """The image of the first call with a key; it is made though that call ends."""
+    ) -> tuple[str, image_pb2.Image]:
+        """Id and image of the first call with a key; it is made though that call ends."""
         assert self._results is not None
 
         async def made() -> tuple[Made, ...]:
@@ -106,7 +107,7 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
 
         fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         (image,) = await self._results.once(owner, key, fingerprint, made)
-        return image.as_message()
+        return image.request_id, image.as_message()
 
 
 def add_image_service(service: ImageService, server: grpc.aio.Server) -> None:

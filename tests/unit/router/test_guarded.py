@@ -24,7 +24,7 @@ from gesso_router.images_api import ImagesApi, kept_bytes
 from gesso_router.server import StartError, parse_flags
 
 KEY = "a-key-of-16-or-so"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ spec:
   slo: {{latencySeconds: 10.0, minRelativeQuality: 0.5}}
   workers: {{min: 1, max: 64, maxBatch: 64}}
   router: {{maxQueue: 4096, console: "Off"}}
+  scheduling: {{policy: POLICY}}
 """
 
 
@@ -152,7 +153,7 @@ async def forwarder(addresses: list[str]) -> None:
     await _until_told({"grpc": port})
 
 
-async def router(addresses: list[str]) -> None:
+async def router(policy: str, addresses: list[str]) -> None:
     import gc
 
     from gesso.api import parse_service
@@ -162,7 +163,7 @@ async def router(addresses: list[str]) -> None:
 
     folder = Path(tempfile.mkdtemp())
     here = Address("127.0.0.1", 0)
-    service = parse_service(SERVICE)
+    service = parse_service(SERVICE.replace("POLICY", policy))
     server = RouterServer(Flags(here, here, folder, folder), service, load_predictor(service))
     server.router.embedder = HashEmbedder()
     await server.listen()
@@ -201,8 +202,8 @@ def main(arguments: list[str]) -> None:
             asyncio.run(workers(int(count), float(seconds), int(image_bytes), int(slots)))
         case ["forwarder", *addresses]:
             asyncio.run(forwarder(addresses))
-        case ["router", *addresses]:
-            asyncio.run(router(addresses))
+        case ["router", policy, *addresses]:
+            asyncio.run(router(policy, addresses))
 
 
 if __name__ == "__main__":

@@ -171,7 +171,8 @@ class WorkerPool:
         call = link.stub.Generate(request, timeout=timeout_seconds)
         link.calls.add(call)
         try:
-            async for event in call:
+            # Not `async for`: an iterator that is left early keeps the image until garbage is collected.
+            while (event := await call.read()) is not grpc.aio.EOF:
                 if event.WhichOneof("event") == "image":
                     image: worker_pb2.WorkerImage = event.image
                     return image

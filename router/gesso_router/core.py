@@ -261,6 +261,8 @@ class Router:
                         run.refused_by.append(placement.worker)
                         continue
                 run.failed_on.append(placement.worker)
+                if failure.retryable and self.fleet.failed(placement.worker, self._clock()):
+                    log.warning("worker keeps failing", extra={"worker": placement.worker})
                 if failure.timed_out:
                     raise RequestError(
                         Ending.DEADLINE, "deadline", "given up: its deadline is long past"

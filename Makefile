@@ -51,7 +51,7 @@ test: $(VENV)/.ready ## every check and every test, but test-faults
 
 test-faults: $(VENV)/.ready ## what goes wrong on a cluster, each with its condition and its healing: minutes, pods
 	@$(MAKE) --no-print-directory cluster-tools
-	@GESSO_FAULTS=1 $(BIN)/pytest -q tests/cluster/test_faults.py
+	@GESSO_FAULTS=1 $(BIN)/pytest -q tests/cluster/test_faults.py tests/cluster/test_other_models.py
 
 check: $(VENV)/.ready lint types contracts stubs-check crds-check metrics-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
 

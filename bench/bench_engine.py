@@ -1,7 +1,9 @@
-"""Images per second of the engine against the stock pipeline one by one behind a queue, in one run.
+"""Images per second of the engine against the stock pipeline behind a queue, by ones and batched, in one run.
 
-Both serve the same requests (prompts, seeds, K, latents to resume from) on the same model in the same process.
-CPU time is told beside wall time, since it hardly suffers from what else the machine does.
+All serve the same requests (prompts, seeds, K, latents to resume from) on the same model in the same process.
+The batched pipeline takes whatever waits when it is free, up to the engine's largest batch, of one K, since a
+call has one. Passes take turns, so that what else the machine does falls on all alike; CPU time is told beside
+wall time, since it hardly suffers from that.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -44,6 +48,8 @@ from gesso_worker.engine.conditioning import encode_prompt
 
 LADDER = (0, 5, 10, 15, 20, 25)
 COLOURS = ("red", "blue", "green", "yellow", "purple", "orange")
+#: Load of the Poisson arrivals, as a share of what the engine serves when it is never idle.
+POISSON_SHARE = 0.8
 SHAPES = ("circle", "square", "star", "triangle", "ring")
 
 
@@ -75,25 +81,25 @@ def stock_pipeline(model: Model) -> Any:
     return pipeline
 
 
-def stock_image(
-    model: Model, pipeline: Any, ask: Ask, starts: dict[int, Tensor], **more: Any
+def stock_images(
+    model: Model, pipeline: Any, asks: Sequence[Ask], starts: dict[int, Tensor], **more: Any
 ) -> Any:
-    """One image by the stock pipeline; K > 0 as the tail of the sigmas from the latent before step K."""
-    s = model.settings
+    """Images of one K by one call; K > 0 as the tail of the sigmas from the latent before step K."""
+    s, skipped = model.settings, asks[0].skipped_steps
     kwargs: dict[str, Any] = {"num_inference_steps": s.steps}
-    if ask.skipped_steps:
-        sigmas = model.trajectory().scheduler.sigmas[ask.skipped_steps :]
+    if skipped:
+        sigmas = model.trajectory().scheduler.sigmas[skipped:]
         # The pipeline multiplies latents by what the schedule's first sigma asks for.
         scale = (float(sigmas[0]) ** 2 + 1) ** 0.5
         kwargs = {
             "num_inference_steps": len(sigmas) - 1,
             "sigmas": sigmas.tolist(),
-            "latents": starts[ask.skipped_steps] / scale,
+            "latents": torch.cat([starts[skipped] / scale] * len(asks)),
         }
     return pipeline(
-        prompt=ask.prompt,
+        prompt=[a.prompt for a in asks],
         guidance_scale=s.guidance_scale,
-        generator=torch.Generator("cpu").manual_seed(ask.seed),
+        generator=[torch.Generator("cpu").manual_seed(a.seed) for a in asks],
         height=s.height,
         width=s.width,
         return_dict=False,
@@ -111,8 +117,27 @@ def one_by_one(model: Model, asks: Sequence[Ask], starts: dict[int, Tensor]) -> 
         now = time.perf_counter() - began
         if now < ask.arrives_s:
             time.sleep(ask.arrives_s - now)
-        stock_image(model, pipeline, ask, starts)
+        stock_images(model, pipeline, [ask], starts)
         latencies.append(time.perf_counter() - began - ask.arrives_s)
+    return summary(latencies, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def batched(model: Model, asks: Sequence[Ask], starts: dict[int, Tensor], most: int) -> Result:
+    """A queue, and the stock pipeline's own batches of what waits in it, of one K each."""
+    pipeline = stock_pipeline(model)
+    latencies, waiting = [], list(asks)
+    began, cpu = time.perf_counter(), time.process_time()
+    while waiting:
+        now = time.perf_counter() - began
+        if now < waiting[0].arrives_s:
+            time.sleep(waiting[0].arrives_s - now)
+            continue
+        here = [a for a in waiting if a.arrives_s <= now]
+        batch = [a for a in here if a.skipped_steps == here[0].skipped_steps][:most]
+        stock_images(model, pipeline, batch, starts)
+        done = time.perf_counter() - began
+        latencies += [done - a.arrives_s for a in batch]
+        waiting = [a for a in waiting if a not in batch]
     return summary(latencies, time.perf_counter() - began, time.process_time() - cpu)
 
 
@@ -214,22 +239,28 @@ def largest_difference(model: Model, asks: Sequence[Ask], starts: dict[int, Tens
     pipeline = stock_pipeline(model)
     return max(
         float(
-            (stock_image(model, pipeline, a, starts, output_type="latent") - m.latents).abs().max()
+            (stock_images(model, pipeline, [a], starts, output_type="latent") - m.latents)
+            .abs()
+            .max()
         )
         for a, m in zip(asks, members, strict=True)
     )
 
 
-def requests(count: int, mixed: bool, gap_s: float) -> list[Ask]:
+def requests(count: int, levels: Sequence[int], arrivals: Sequence[float]) -> list[Ask]:
+    """Each prompt once: what the engine remembers of a prompt would help it only."""
+    pairs = [(c, s, d, t) for c in COLOURS for s in SHAPES for d in COLOURS for t in SHAPES]
+    Random(0).shuffle(pairs)
     return [
-        Ask(
-            prompt=f"a {COLOURS[i % 6]} {SHAPES[i % 5]} above a {COLOURS[(i + 2) % 6]} {SHAPES[(i + 3) % 5]}",
-            seed=i,
-            skipped_steps=LADDER[i % len(LADDER)] if mixed else 0,
-            arrives_s=i * gap_s,
-        )
+        Ask("a {} {} above a {} {}".format(*pairs[i]), i, levels[i % len(levels)], arrivals[i])
         for i in range(count)
     ]
+
+
+def poisson(count: int, rate: float) -> list[float]:
+    """Arrivals in seconds from the start."""
+    random = Random(1)
+    return list(accumulate(random.expovariate(rate) for _ in range(count)))
 
 
 def main() -> None:
@@ -240,7 +271,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--max-batch", type=int, default=8)
-    parser.add_argument("--count", type=int, default=16, help="requests of each pass")
+    parser.add_argument("--count", type=int, default=24, help="requests of each pass")
     parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -253,17 +284,19 @@ def main() -> None:
     model = load_model(settings)
     profile = warm_up(model, given.max_batch).profile
     starts = intermediate_latents(model)
-    difference = largest_difference(model, requests(12, True, 0.0), starts)
+    difference = largest_difference(model, requests(12, LADDER, [0.0] * 12), starts)
     console.print(f"largest difference of latents from the stock pipeline: {difference:.2g}")
-    # Somewhat more than twice what one by one can serve, so that a queue builds up there.
-    gap = profile.latency_seconds(0) / 2.5
+    count, most = given.count, profile.best_batch()
+    at_once, deep = [0.0] * count, LADDER[-1:]
+    # What the engine serves when it is never idle: the rate of the Poisson arrivals is a share of it.
+    capacity = by_engine(model, requests(count, (0,), at_once), starts, most).images_per_s
+    arrivals = poisson(count, POISSON_SHARE * capacity)
     scenarios = {
-        "K = 0, all at once": requests(given.count, False, 0.0),
-        "K mixed, all at once": requests(given.count, True, 0.0),
-        "K mixed, staggered": [
-            replace(a, arrives_s=i * gap * 0.75)
-            for i, a in enumerate(requests(given.count, True, 0.0))
-        ],
+        "K = 0, all at once": requests(count, (0,), at_once),
+        "K = 0, Poisson": requests(count, (0,), arrivals),
+        "K mixed, all at once": requests(count, LADDER, at_once),
+        "K mixed, Poisson": requests(count, LADDER, arrivals),
+        f"K = {deep[0]}, all at once": requests(count, deep, at_once),
     }
     table = Table(title=f"{given.model} on {model.device_name}, batch up to {given.max_batch}")
     for column in ("requests", "", "images/s", "images/CPU-s", "p50 s", "p95 s"):
@@ -275,6 +308,7 @@ def main() -> None:
         "threads": given.threads,
         "requests": given.count,
         "passes": given.passes,
+        "poisson_share_of_capacity": POISSON_SHARE,
         "machine": {
             "device": model.device_name,
             "processor": platform.processor() or platform.machine(),
@@ -286,24 +320,41 @@ def main() -> None:
         "scenarios": {},
     }
     for name, asks in scenarios.items():
-        stock, ours = [], []
+        passes: dict[str, list[Result]] = {}
         for number in range(given.passes):
             console.print(f"{name}: pass {number + 1} of {given.passes}")
-            stock.append(one_by_one(model, asks, starts))
-            ours.append(by_engine(model, asks, starts, profile.max_batch))
-        one, other = median_of(stock), median_of(ours)
-        ratio = other.images_per_s / one.images_per_s
-        cpu_ratio = other.images_per_cpu_s / one.images_per_cpu_s
-        for label, r in (("stock, one by one", one), ("engine", other)):
+            for label, result in (
+                ("one by one", one_by_one(model, asks, starts)),
+                ("batched", batched(model, asks, starts, most)),
+                ("engine", by_engine(model, asks, starts, most)),
+            ):
+                passes.setdefault(label, []).append(result)
+        found = {label: median_of(results) for label, results in passes.items()}
+        for label, r in found.items():
             numbers = (r.images_per_s, r.images_per_cpu_s, r.latency_p50_s, r.latency_p95_s)
             table.add_row(name, label, *(f"{n:.2f}" for n in numbers))
-        table.add_row(name, "ratio", f"{ratio:.2f}", f"{cpu_ratio:.2f}", end_section=True)
+        ours, ratios = found["engine"], {}
+        for label in ("one by one", "batched"):
+            r = found[label]
+            ratios[label] = Result(
+                ours.images_per_s / r.images_per_s,
+                ours.images_per_cpu_s / r.images_per_cpu_s,
+                ours.latency_p50_s / r.latency_p50_s,
+                ours.latency_p95_s / r.latency_p95_s,
+            )
+            numbers = tuple(asdict(ratios[label]).values())
+            last = label == "batched"
+            table.add_row(
+                name, f"engine / {label}", *(f"{n:.2f}" for n in numbers), end_section=last
+            )
         report["scenarios"][name] = {
-            "stock": asdict(one),
-            "engine": asdict(other),
-            "ratio": ratio,
-            "cpu_ratio": cpu_ratio,
+            **{label: asdict(r) for label, r in found.items()},
+            "ratios": {label: asdict(r) for label, r in ratios.items()},
         }
+    whole = report["scenarios"]["K = 0, all at once"]["engine"]["images_per_s"]
+    fewer = report["scenarios"][f"K = {deep[0]}, all at once"]["engine"]["images_per_s"]
+    report["deepest_level_over_full"] = fewer / whole
+    console.print(f"images/s at K = {deep[0]} over K = 0: {fewer / whole:.2f}")
     Console().print(table)
     out = Path(__file__).parent / "out" / "engine.json"
     out.parent.mkdir(exist_ok=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,17 @@ class Latency:
 
 @dataclass(frozen=True)
 class ProfileFit:
-    """A profile, and how far off it the fitted latencies lie, as shares of it: root mean square, and most."""
+    """A profile, and how far off it the fitted latencies lie, as shares of it: root mean square, and most.
+
+    `others` are the profiles of other models, and `load_seconds` what loading takes, by model name (the own
+    model's is empty): as far as they were measured.
+    """
 
     profile: Profile
     rms_residual: float
     most_residual: float
+    others: Mapping[str, Profile] = field(default_factory=dict)
+    load_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_profile(path: Path | str, steps: int, device: str = "profiled") -> ProfileFit:
@@ -81,13 +87,19 @@ def _measured(path: Path | str, steps: int) -> ProfileFit:
         )
     try:
         profile = own.profile(found.device)
+        others = {m.name: m.profile(found.device) for m in found.models if m is not own}
     except ValueError as error:
         raise InputError(path, str(error)) from None
     expected = np.array(
         [profile.latency_seconds(lat.skipped_steps, lat.batch) for lat in own.latencies]
     )
     residual = (expected - [lat.mean for lat in own.latencies]) / expected
-    return ProfileFit(profile, float(np.sqrt(np.mean(residual**2))), float(np.abs(residual).max()))
+    loads: dict[str, float] = {}
+    for switch in found.switches:
+        seconds = switch.load_seconds + switch.warmup_seconds
+        loads[switch.after] = max(loads.get(switch.after, 0.0), seconds)
+    rms, most = float(np.sqrt(np.mean(residual**2))), float(np.abs(residual).max())
+    return ProfileFit(profile, rms, most, others, loads)
 
 
 def fit_profile(latencies: Sequence[Latency], steps: int, device: str) -> ProfileFit:

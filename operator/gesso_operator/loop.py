@@ -212,7 +212,8 @@ class ControlLoop:
                 self._log.warning("switch_failed", worker=name, model=wanted, error=why)
         out = self._failures.out_of_reach((r.model for r in stats.values()), now_s)
         models = tuple(m for m in settings.models if m.name not in out)
-        switch_s = self._times.for_settings(m.name for m in models)
+        in_memory = [(r.profile.device, (r.model, *r.kept_models)) for r in stats.values()]
+        switch_s = self._times.for_settings((m.name for m in models), in_memory)
         self._measured = self._measured.add(views)
         settings = replace(
             settings,

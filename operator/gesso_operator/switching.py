@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gesso.profile import Profile
@@ -10,6 +10,9 @@ from gesso_operator.planning import ModelVariant, RouterReport, WorkerView
 
 #: Seconds that a change is reckoned to take until one has been measured.
 ASSUMED_SECONDS = 30.0
+#: Least that a change is reckoned to cost, and what one is reckoned to a model that is in memory still, until
+#: measured.
+LEAST_SECONDS = 0.1
 #: What a new measurement counts against all before it.
 WEIGHT = 0.3
 #: Seconds until a model that could not be loaded is tried again on the same worker, doubled up to the most.
@@ -28,6 +31,8 @@ class Switch:
     drain_s: float
     load_s: float
     warmup_s: float
+    #: The model was in the worker's memory still.
+    kept: bool = False
 
     @property
     def seconds(self) -> float:
@@ -37,9 +42,13 @@ class Switch:
 
 @dataclass(frozen=True)
 class SwitchTimes:
-    """Exponentially weighted mean seconds by pair of models and device class; `seen` is each worker's last."""
+    """Exponentially weighted mean seconds by pair of models and device class; `seen` is each worker's last.
+
+    `kept_s` are those of changes to a model that was in the worker's memory still.
+    """
 
     mean_s: Mapping[Pair, float] = field(default_factory=dict)
+    kept_s: Mapping[Pair, float] = field(default_factory=dict)
     seen: Mapping[str, Switch] = field(default_factory=dict)
 
     def add(self, worker: str, device: str, last: Switch | None) -> SwitchTimes:
@@ -47,9 +56,13 @@ class SwitchTimes:
         if last is None or self.seen.get(worker) == last or not 0 <= last.seconds < float("inf"):
             return self
         pair = (device, last.before, last.after)
-        before = self.mean_s.get(pair, last.seconds)
-        mean = before + WEIGHT * (last.seconds - before)
-        return SwitchTimes({**self.mean_s, pair: mean}, {**self.seen, worker: last})
+        known = self.kept_s if last.kept else self.mean_s
+        before = known.get(pair, last.seconds)
+        after = {**known, pair: before + WEIGHT * (last.seconds - before)}
+        seen = {**self.seen, worker: last}
+        if last.kept:
+            return SwitchTimes(self.mean_s, after, seen)
+        return SwitchTimes(after, self.kept_s, seen)
 
     def keep_only(self, workers: Iterable[str]) -> SwitchTimes:
         """Forgets what workers that are gone have told last; what it taught stays."""
@@ -58,24 +71,43 @@ class SwitchTimes:
             return self
         return replace(self, seen={w: s for w, s in self.seen.items() if w in wanted})
 
-    def for_settings(self, models: Iterable[str]) -> tuple[tuple[str, str, float], ...]:
+    def for_settings(
+        self, models: Iterable[str], in_memory: Iterable[tuple[str, Collection[str]]] = ()
+    ) -> tuple[tuple[str, str, float], ...]:
         """As `Settings.switch_s`, for a service with these other models: by device class and model to load.
 
-        Of several models that it was loaded in place of, the dearest counts. Empty without other models.
+        Of several models that it was loaded in place of, the dearest counts. `in_memory` are the device class
+        of each worker and the models in its memory: where all workers of a class have one, a change to it
+        costs what those to models in memory have cost. Empty without other models.
         """
         others = sorted(models)
         if not others:
             return ()
         known = {"", *others}
         found: dict[tuple[str, str], float] = {("", m): ASSUMED_SECONDS for m in known}
-        measured: dict[tuple[str, str], float] = {}
-        for (device, before, after), seconds in self.mean_s.items():
-            if before in known and after in known:
-                key = (device, after)
-                # To a tenth: what differs by less changes no plan.
-                measured[key] = max(measured.get(key, 0.0), round(seconds, 1))
-        found.update(measured)
+        found.update(_dearest(self.mean_s, known))
+        everywhere: dict[str, set[str]] = {}
+        for device, held in in_memory:
+            everywhere[device] = everywhere.get(device, known) & set(held)
+        kept = _dearest(self.kept_s, known)
+        for device, held in everywhere.items():
+            found |= {(device, m): kept.get((device, m), LEAST_SECONDS) for m in held}
+        for model in known:
+            if everywhere and all((device, model) in found for device in everywhere):
+                # Nobody's seconds any more, and how far ahead plans look would go by them.
+                del found["", model]
         return tuple((device, model, s) for (device, model), s in sorted(found.items()))
+
+
+def _dearest(seconds: Mapping[Pair, float], known: Collection[str]) -> dict[tuple[str, str], float]:
+    """Seconds by (device class, model after): the most over the models before."""
+    found: dict[tuple[str, str], float] = {}
+    for (device, before, after), s in seconds.items():
+        if before in known and after in known:
+            # To a tenth: what differs by less changes no plan.
+            rounded = max(LEAST_SECONDS, round(s, 1))
+            found[device, after] = max(found.get((device, after), 0.0), rounded)
+    return found
 
 
 @dataclass(frozen=True)

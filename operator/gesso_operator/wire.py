@@ -46,6 +46,7 @@ def last_switch(reply: worker_pb2.StatsResponse) -> Switch | None:
         drain_s=told.drain_seconds,
         load_s=told.load_seconds,
         warmup_s=told.warmup_seconds,
+        kept=told.kept,
     )
 
 

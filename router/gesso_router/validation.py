@@ -54,6 +54,8 @@ class Job:
     min_quality: float
     format: int
     tenant: str
+    #: Denoising steps between two previews of the image; 0: none.
+    preview_steps: int = 0
     #: The K that it must be served at, whatever the policy; None: the policy's choice.
     skipped_steps: int | None = None
     #: Who pays for it, see `access`: requests of different owners share the queue fairly.

@@ -157,6 +157,10 @@ BAD_FLEETS = (
         "secretName, or file for a fleet on one machine, is needed",
         "neither",
     ),
+    *(
+        both(f"models in {size}", "spec.workers.modelMemory", size, ALLOWED)
+        for size in ("16Go", "0", "1025Pi")
+    ),
     both("name in capitals", "metadata.name", "Small_1", _NAME),
     both("name that begins with a figure", "metadata.name", "1small", _NAME),
     both("name too long for its pods", "metadata.name", _LONG, _NAME),

@@ -133,6 +133,12 @@ BAD_MODELS = (
         "spec.variants[1].model.quality: 0 is not allowed: above 0",
         "spec.variants[1].model.quality in body should be greater than 0",
     ),
+    Bad(
+        "other model with guidance beyond reason",
+        {"spec.variants": [LADDER, {"name": "m", "model": LIGHT["model"] | {"guidanceScale": 51}}]},
+        "spec.variants[1].model.guidanceScale: 51 is not allowed: at most 50",
+        "spec.variants[1].model.guidanceScale in body should be less than or equal to 50",
+    ),
     both(
         "other model of a claim in capitals",
         "spec.variants",

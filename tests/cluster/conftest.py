@@ -8,7 +8,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cluster.fixtures import api_server, cluster, namespace
 
-#: Six minutes of pods: `make test-faults`.
-collect_ignore = [] if os.environ.get("GESSO_FAULTS") else ["test_faults.py"]
+#: Ten minutes of pods: `make test-faults`.
+_LONG = ["test_faults.py", "test_other_models.py"]
+collect_ignore = [] if os.environ.get("GESSO_FAULTS") else _LONG
 
 __all__ = ["api_server", "cluster", "namespace"]

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from cluster.images import python_pod
 from cluster.node import Cluster
+from cluster.processes import established
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "gesso"
@@ -82,7 +83,7 @@ class Installed:
     def prepare(self) -> None:
         """Has the cluster know monitors, before an operator asks whether it does."""
         self.cluster.kubectl("apply", "-f", "-", text=_POD_MONITORS)
-        self.cluster.kubectl("wait", "--for=condition=Established", f"crd/{_MONITORS}")
+        established(self.cluster, _MONITORS)
 
     def install(self, folder: Path, **more: Any) -> str:
         """`helm install`, and waits until the operator is ready."""

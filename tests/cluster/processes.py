@@ -10,6 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+
+def established(server: Any, crd: str) -> None:
+    """Waits until an API server serves a CRD: kubectl gives up where the CRD has no conditions yet."""
+    words = ("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=10s")
+    assert wait_for(lambda: server.kubectl(*words, check=False).returncode == 0, 40.0), crd
 
 
 class Processes:

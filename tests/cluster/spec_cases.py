@@ -78,6 +78,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "spec.variants": [LADDER, LIGHT],
         "spec.slo.latencySeconds": 0.01,
     },
+    "other model without guidance": {
+        "spec.variants": [LADDER, {"name": "m", "model": LIGHT["model"] | {"guidanceScale": 0}}],
+        "spec.workers.modelMemory": "16Gi",
+    },
+    "model memory as a number": {"spec.workers.modelMemory": 1048576},
     "model in a volume": {
         "spec.model.source": "pvc://models/sdxl/base",
         "spec.model.allowReplace": True,

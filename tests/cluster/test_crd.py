@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cluster.bad_fleets import BAD_FLEETS
 from cluster.bad_models import BAD_MODELS
-from cluster.processes import wait_for
+from cluster.processes import established, wait_for
 from cluster.spec_cases import BASE, GOOD, LADDER, LIGHT, Document, changed
 
 from gesso.api import ServiceStatus, SloStatus, WorkersStatus, parse_service, service_of
@@ -55,9 +55,7 @@ class Services:
 def crd(api_server: Any) -> Any:
     """The API server with the CRD established."""
     api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    api_server.kubectl(
-        "wait", "--for=condition=Established", "crd/diffusionservices.gesso.dev", "--timeout=30s"
-    )
+    established(api_server, "diffusionservices.gesso.dev")
     assert wait_for(
         lambda: api_server.kubectl("explain", "dsvc.spec", check=False).returncode == 0, 30.0
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster.operator_process import eventually, operator
-from cluster.processes import free_port
+from cluster.processes import established, free_port
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ SAMPLE = (ROOT / "manifests" / "samples" / "tiny.yaml").read_text()
 def crd(api_server: Any) -> None:
     """The CRD, established."""
     api_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    api_server.kubectl("wait", "--for=condition=Established", "crd/diffusionservices.gesso.dev")
+    established(api_server, "diffusionservices.gesso.dev")
 
 
 def get(api_server: Any, namespace: str, *what: str) -> dict[str, Any]:

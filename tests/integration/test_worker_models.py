@@ -95,6 +95,10 @@ def test_a_worker_changes_its_model_and_back(fleet: tuple[Worker, Worker]) -> No
     last = stats.last_switch
     assert (getattr(last, "from"), last.to) == ("", "fast")
     assert min(last.load_seconds, last.warmup_seconds) > 0
+    loaded_in = last.load_seconds + last.warmup_seconds
+    # Both fit into memory.
+    assert list(stats.kept_models) == [""]
+    assert before.model_bytes < stats.model_bytes <= stats.model_capacity_bytes
     code, message = status(lambda: generate(worker))
     assert (code, "wrong model" in message) == (grpc.StatusCode.ABORTED, True)
     events = list(worker.stub.Generate(ask(model="fast", keep_latents=True), timeout=60))
@@ -113,10 +117,34 @@ def test_a_worker_changes_its_model_and_back(fleet: tuple[Worker, Worker]) -> No
     assign(worker, "", level=10)
     stats = held(worker, "")
     assert (stats.profile.steps, stats.assigned_skipped_steps) == (STEPS, 10)
+    back = stats.last_switch
+    assert (back.kept, back.drain_seconds, list(stats.kept_models)) == (True, 0.0, ["fast"])
+    assert back.load_seconds + back.warmup_seconds < loaded_in
     assert stats.images_done >= before.images_done + 2
     resumed = generate(worker, skipped_steps=10, source=source, seed=9)
     assert resumed.skipped_steps == 10
     assert np.array_equal(pixels(resumed), pixels(whole))
+
+
+def test_requests_of_the_model_before_are_finished_beside_the_one_in_memory(
+    fleet: tuple[Worker, Worker],
+) -> None:
+    worker = fleet[0]
+    assign(worker, "fast")
+    held(worker, "fast")
+    assign(worker, "")
+    held(worker, "")
+    calls = [worker.stub.Generate(ask(seed=n), timeout=60) for n in range(3)]
+    for call in calls:
+        assert next(iter(call)).WhichOneof("event") == "started"
+    assign(worker, "fast")
+    stats = held(worker, "fast")
+    # Their backlog is told, and requests of the other model are taken meanwhile.
+    assert len(stats.active) + len(stats.queued) > 0
+    assert generate(worker, model="fast").skipped_steps == 0
+    assert [list(call)[-1].WhichOneof("event") for call in calls] == ["image"] * 3
+    assign(worker, "")
+    assert not held(worker, "").HasField("loading_model")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 Another model is found, and downloaded where it must be, while the one that is held still serves. A model that
 cannot be loaded leaves the worker with the one that it had, and an error that Stats tells.
+
+What fits into memory together is not unloaded. A change to a model that is in memory still is quick: it takes
+requests at once, while those of the one before are finished beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import torch
@@ -20,6 +23,7 @@ from gesso.profile import Profile
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.loading import OWN, Loaded
 from gesso_worker.logs import line
+from gesso_worker.residency import Resident, to_let_go
 from gesso_worker.serving import Serving
 
 logger = logging.getLogger(__name__)
@@ -40,8 +44,8 @@ class Loads(Protocol):
     def names(self) -> tuple[str, ...]:
         """Every model that there is."""
 
-    async def find(self, name: str, deadline_s: float | None = None) -> None:
-        """Makes sure that a model is at hand. Raises ModelLoadError."""
+    async def find(self, name: str, deadline_s: float | None = None) -> int:
+        """Makes sure that a model is at hand; the bytes that it will take. Raises ModelLoadError."""
 
     async def load(self, name: str, deadline_s: float | None = None) -> Loaded:
         """Loads a model and warms it up. Raises ModelLoadError."""
@@ -56,6 +60,8 @@ class Switched:
     drain_seconds: float
     load_seconds: float
     warmup_seconds: float
+    #: It was in memory still.
+    kept: bool = False
 
 
 class ModelHolder:
@@ -66,11 +72,19 @@ class ModelHolder:
         loader: Loads,
         make: Callable[[str, Loaded], Serving],
         clock: Callable[[], float] = time.monotonic,
+        bound_bytes: int = 0,
     ) -> None:
-        """`make` puts a loaded model to work, short of starting its engine."""
+        """`make` puts a loaded model to work, short of starting its engine; `bound_bytes` is what the weights
+        of several models may take together.
+        """
         self._loader = loader
         self._make = make
         self._clock = clock
+        self.bound_bytes = bound_bytes
+        #: In memory, the one that is held last; in the order of their last use.
+        self._loaded: dict[str, Loaded] = {}
+        #: Models that finish what they had accepted, while another serves already.
+        self._leaving: dict[str, tuple[Serving, asyncio.Task[None]]] = {}
         self._wanted = OWN
         self._task: asyncio.Task[None] | None = None
         self._broken = ""
@@ -104,9 +118,25 @@ class ModelHolder:
         return self.serving.profile if self.serving is not None else self._profile
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Models in memory beside the one that is held: a change to them is quick."""
+        return tuple(name for name in self._loaded if self.serving is None or name != self.held)
+
+    @property
+    def model_bytes(self) -> int:
+        """What the weights of all models in memory take."""
+        return sum(loaded.size for loaded in self._loaded.values())
+
+    @property
+    def at_work(self) -> tuple[Serving, ...]:
+        """What has requests: the model that is held, and those that finish theirs."""
+        leaving = tuple(serving for serving, _ in self._leaving.values())
+        return leaving if self.serving is None else (self.serving, *leaving)
+
+    @property
     def images_done(self) -> int:
         """Images made so far, by any model."""
-        now = self.serving.engine.snapshot().images_done if self.serving is not None else 0
+        now = sum(serving.engine.snapshot().images_done for serving in self.at_work)
         return self._done_before + now
 
     def begin(self, loaded: Loaded) -> None:
@@ -153,54 +183,127 @@ class ModelHolder:
                 self.loading = None
 
     async def _change(self, target: str) -> None:
-        await self._loader.find(target, FIND_S)
+        if target in self._loaded:
+            await self._take_up(target)
+            return
+        needed = await self._loader.find(target, FIND_S)
         if self._wanted != target:
             return
         began = self._clock()
         self.changing = True
         try:
-            await self._unload()
+            await self._drain()
             drained = self._clock() - began
             before = self.held
+            residents = [Resident(name, loaded.size) for name, loaded in self._loaded.items()]
+            await self._let_go(to_let_go(residents, needed, self.bound_bytes))
             try:
-                loaded = await self._loader.load(target, LOAD_S)
+                loaded = await self._load(target)
             except ModelLoadError:
                 await self._fall_back(before)
                 raise
             self._take(target, loaded)
         finally:
             self.changing = False
-        self.last = Switched(before, target, drained, loaded.load_seconds, loaded.warmup_seconds)
-        text = line(
-            "switched",
-            before=before or "own",
-            after=target or "own",
-            drain_s=drained,
-            load_s=loaded.load_seconds,
-            warmup_s=loaded.warmup_seconds,
-        )
-        logger.info(text)
+        self._confirm(Switched(before, target, drained, loaded.load_seconds, loaded.warmup_seconds))
 
-    async def _unload(self) -> None:
-        """Finishes what was accepted and lets go of the model: two may not fit into memory."""
-        serving = self.serving
-        assert serving is not None
+    async def _take_up(self, target: str) -> None:
+        """Changes to a model that is in memory, which takes requests at once."""
+        if target in self._leaving:
+            # One engine at a time may use a model.
+            await asyncio.wait((self._leaving[target][1],))
+        if self._wanted != target:
+            return
+        began, before, leaving = self._clock(), self.held, self.serving
+        assert leaving is not None
+        self._note_profile(before, leaving)
+        self._take(target, self._loaded[target])
+        task = asyncio.create_task(self._leave(before, leaving), name="leave")
+        self._leaving[before] = (leaving, task)
+        seconds = self._clock() - began
+        self._confirm(Switched(before, target, 0.0, seconds, 0.0, kept=True))
+
+    async def _leave(self, name: str, serving: Serving) -> None:
+        """Finishes what a model had accepted."""
+        try:
+            await self._end(serving)
+        finally:
+            del self._leaving[name]
+
+    async def _end(self, serving: Serving) -> None:
         await asyncio.to_thread(serving.engine.drain, DRAIN_S, CHANGING)
         await asyncio.to_thread(serving.engine.stop, STOP_S)
-        self._profile = serving.profile
         self._done_before += serving.engine.snapshot().images_done
-        self.serving = serving = None
+
+    async def _drain(self) -> None:
+        """Finishes what was accepted, by any model: nothing works while another is loaded and measured."""
+        serving = self.serving
+        assert serving is not None
+        if self._leaving:
+            await asyncio.wait([task for _, task in self._leaving.values()])
+        await self._end(serving)
+        self._note_profile(self.held, serving)
+        self._profile = serving.profile
+        self.serving = None
+
+    def _note_profile(self, name: str, serving: Serving) -> None:
+        """A model that is taken up again is as fast as it was last."""
+        loaded = self._loaded[name]
+        warm = replace(loaded.warm, profile=serving.profile)
+        self._loaded[name] = replace(loaded, warm=warm)
+
+    async def _let_go(self, names: tuple[str, ...]) -> None:
+        """Frees the memory of models."""
+        for name in names:
+            del self._loaded[name]
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    async def _load(self, name: str) -> Loaded:
+        """Loads a model; where there is no room for it beside others, instead of them."""
+        try:
+            return await self._loader.load(name, LOAD_S)
+        except ModelLoadError as error:
+            if not self._loaded or not _out_of_memory(error):
+                raise
+            logger.warning(line("no_room", model=name or "own", beside=",".join(self._loaded)))
+        await self._let_go(tuple(self._loaded))
+        return await self._loader.load(name, LOAD_S)
+
+    def _confirm(self, last: Switched) -> None:
+        self.last = last
+        text = line(
+            "switched",
+            before=last.before or "own",
+            after=last.after or "own",
+            kept=last.kept,
+            drain_s=last.drain_seconds,
+            load_s=last.load_seconds,
+            warmup_s=last.warmup_seconds,
+        )
+        logger.info(text)
+
     async def _fall_back(self, before: str) -> None:
         try:
-            self._take(before, await self._loader.load(before, LOAD_S))
+            loaded = self._loaded.get(before) or await self._loader.load(before, LOAD_S)
+            self._take(before, loaded)
         except ModelLoadError as error:
             self._broken = f"neither the new model nor the old one can be loaded: {error}"
 
     def _take(self, name: str, loaded: Loaded) -> None:
         serving = self._make(name, loaded)
         serving.engine.start()
+        # Last in the order of use.
+        self._loaded.pop(name, None)
+        self._loaded[name] = loaded
         self.serving, self.held = serving, name
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory that ran out is at the root of it."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

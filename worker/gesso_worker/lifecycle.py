@@ -24,6 +24,7 @@ from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
 from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.errors import StartError
+from gesso_worker.footprint import default_bound
 from gesso_worker.holder import ModelHolder
 from gesso_worker.loading import OWN, Loaded, Loader
 from gesso_worker.logs import line
@@ -72,9 +73,11 @@ async def serve(
     def make(model: str, loaded: Loaded) -> Serving:
         assert servicer.store is not None
         most = service.spec.workers.max_batch
-        return make_serving(model, loaded, servicer.store, most, max_accepted, threads)
+        fixed = loader.fixes_guidance(model)
+        return make_serving(model, loaded, servicer.store, most, max_accepted, threads, fixed)
 
-    holder = ModelHolder(loader, make)
+    bound = service.spec.workers.model_memory_bytes
+    holder = ModelHolder(loader, make, bound_bytes=default_bound() if bound is None else bound)
     servicer = WorkerServicer(name, service.ladder, holder)
     server, healthy = await _listen(listen, servicer, tls)
     port = HealthPort(healthy)
@@ -116,8 +119,8 @@ async def serve(
             return await _drain(servicer, holder, healthy, linger_s, drain_s)
         finally:
             await holder.close()
-            if holder.serving is not None:
-                await asyncio.to_thread(holder.serving.engine.stop, STOP_S)
+            for serving in holder.at_work:
+                await asyncio.to_thread(serving.engine.stop, STOP_S)
     finally:
         if scraped is not None:
             await asyncio.to_thread(scraped.shutdown)
@@ -255,10 +258,10 @@ async def _drain(
     began = time.monotonic()
     await asyncio.sleep(linger_s)
     await holder.close()
-    left = 0
-    if holder.serving is not None:
-        engine = holder.serving.engine
-        if not await asyncio.to_thread(engine.drain, drain_s):
-            left = len(engine.snapshot().active) + len(engine.snapshot().queued)
+    left, until = 0, time.monotonic() + drain_s
+    for serving in holder.at_work:
+        engine = serving.engine
+        if not await asyncio.to_thread(engine.drain, max(0.0, until - time.monotonic())):
+            left += len(engine.snapshot().active) + len(engine.snapshot().queued)
     logger.info(line("drained", seconds=time.monotonic() - began, unfinished=left))
     return 0

@@ -7,12 +7,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 
-from gesso.api import DiffusionService
+from gesso.api import DiffusionService, OtherModelSpec
 from gesso_worker.engine import (
     Model,
     ModelLoadError,
@@ -22,6 +22,7 @@ from gesso_worker.engine import (
     load_model,
     warm_up,
 )
+from gesso_worker.footprint import bytes_of_files, bytes_of_pipeline
 
 _Result = TypeVar("_Result")
 
@@ -31,12 +32,13 @@ OWN = ""
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that has made an image, and how long loading and warming up took."""
+    """A model that has made an image, how long loading and warming up took, and the bytes of its weights."""
 
     model: Model
     warm: WarmUp
     load_seconds: float
     warmup_seconds: float
+    size: int
 
 
 class Loader:
@@ -46,13 +48,15 @@ class Loader:
         """`threads` are torch's."""
         self._threads = threads
         self._max_batch = service.spec.workers.max_batch
-        own = service.spec.model
-        self._settings = {OWN: _settings(service, own.source, own.steps)}
+        own = _settings(service)
+        self._settings = {OWN: own}
         self._paths = {OWN: "spec.model"}
+        self._fixed_guidance: set[str] = set()
         for i, variant in enumerate(service.spec.variants):
             if variant.model is not None:
-                other = variant.model
-                self._settings[variant.name] = _settings(service, other.source, other.steps)
+                self._settings[variant.name] = _other(own, variant.model)
+                if variant.model.guidance_scale is not None:
+                    self._fixed_guidance.add(variant.name)
                 self._paths[variant.name] = f"spec.variants[{i}].model"
 
     @property
@@ -64,10 +68,28 @@ class Loader:
         """How a model is run."""
         return self._settings[name]
 
-    async def find(self, name: str, deadline_s: float | None = None) -> None:
-        """Looks whether a model is there, and downloads what is missing. Raises ModelLoadError."""
+    def fixes_guidance(self, name: str) -> bool:
+        """Whether a model's guidance scale holds whatever a request names."""
+        return name in self._fixed_guidance
+
+    async def find(self, name: str, deadline_s: float | None = None) -> int:
+        """Looks whether a model is there, and downloads what is missing; the bytes that its weights will take.
+
+        Raises ModelLoadError.
+        """
         found = self._settings[name]
-        await self._guarded(name, lambda: find_weights(found.source, found.vae), deadline_s)
+        wide = found.dtype == "float32" or not torch.cuda.is_available()
+
+        def find() -> int:
+            files = find_weights(found.source, found.vae)
+            try:
+                return bytes_of_files(files, 4 if wide else 2)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ModelLoadError(
+                    f"spec.model.source: {found.source!r} cannot be loaded: {error}"
+                ) from error
+
+        return await self._guarded(name, find, deadline_s)
 
     async def load(self, name: str, deadline_s: float | None = None) -> Loaded:
         """Loads a model and warms it up. Raises ModelLoadError."""
@@ -78,7 +100,8 @@ class Loader:
             model = load_model(self._settings[name])
             loaded = time.monotonic()
             warm = warm_up(model, self._max_batch)
-            return Loaded(model, warm, loaded - began, time.monotonic() - loaded)
+            size = bytes_of_pipeline(model.pipeline)
+            return Loaded(model, warm, loaded - began, time.monotonic() - loaded, size)
 
         return await self._guarded(name, load, deadline_s)
 
@@ -123,18 +146,24 @@ def in_thread(work: Callable[[], _Result], name: str) -> asyncio.Future[_Result]
     return future
 
 
-def _settings(service: DiffusionService, source: str, steps: int) -> ModelSettings:
-    """What all models of a service share is that of `spec.model`."""
+def _settings(service: DiffusionService) -> ModelSettings:
     spec = service.spec.model
     return ModelSettings(
-        source=source,
-        steps=steps,
+        source=spec.source,
+        steps=spec.steps,
         width=spec.width,
         height=spec.height,
         guidance_scale=spec.guidance_scale,
         scheduler=spec.scheduler,
         dtype=spec.dtype,
-        # Another model brings the VAE that goes with it.
-        vae=spec.vae if source == spec.source else "",
+        vae=spec.vae,
         compile=spec.compile,
     )
+
+
+def _other(own: ModelSettings, spec: OtherModelSpec) -> ModelSettings:
+    """What all models of a service share is that of `spec.model`."""
+    guidance = own.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
+    # Another model brings the VAE that goes with it.
+    vae = own.vae if spec.source == own.source else ""
+    return replace(own, source=spec.source, steps=spec.steps, guidance_scale=guidance, vae=vae)

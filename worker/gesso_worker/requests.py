@@ -67,6 +67,8 @@ class Limits:
     #: Pixels: what a side is a multiple of, and the shortest one.
     side_step: int = 8
     least_side: int = 16
+    #: Whether `guidance_scale` holds whatever a request names.
+    fixed_guidance: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,10 @@ def check_generate(request: worker_pb2.WorkerGenerateRequest, limits: Limits) ->
         )
     guidance = limits.guidance_scale
     if request.HasField("guidance_scale"):
-        guidance = request.guidance_scale
-        if not (math.isfinite(guidance) and 0 <= guidance <= LARGEST_GUIDANCE):
-            raise BadRequestError("guidance_scale", guidance, f"0 to {LARGEST_GUIDANCE:g}")
+        asked = request.guidance_scale
+        if not (math.isfinite(asked) and 0 <= asked <= LARGEST_GUIDANCE):
+            raise BadRequestError("guidance_scale", asked, f"0 to {LARGEST_GUIDANCE:g}")
+        guidance = guidance if limits.fixed_guidance else asked
     if request.format not in _FORMATS:
         raise BadRequestError("format", request.format, "PNG, JPEG or WEBP")
     return GenerateSpec(

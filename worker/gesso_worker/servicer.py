@@ -182,10 +182,14 @@ class WorkerServicer(ShardServicer):
                     drain_seconds=last.drain_seconds,
                     load_seconds=last.load_seconds,
                     warmup_seconds=last.warmup_seconds,
+                    kept=last.kept,
                 )
             )
-        if serving is not None:
-            _fill(response, serving)
+        response.kept_models.extend(holder.kept)
+        response.model_bytes = holder.model_bytes
+        response.model_capacity_bytes = holder.bound_bytes
+        for at_work in holder.at_work:
+            _fill(response, at_work)
         if self.store is not None:
             cache = self.store.shard.stats()
             response.cache_entries = cache.entries

@@ -116,9 +116,18 @@ def make_store(
 
 
 def make_serving(
-    name: str, loaded: Loaded, store: Store, max_batch: int, max_accepted: int, threads: int
+    name: str,
+    loaded: Loaded,
+    store: Store,
+    max_batch: int,
+    max_accepted: int,
+    threads: int,
+    fixed_guidance: bool = False,
 ) -> Serving:
-    """A model at work; its engine is not started yet. Other models than the own one keep no latents."""
+    """A model at work; its engine is not started yet. Other models than the own one keep no latents.
+
+    With `fixed_guidance` the model's own guidance scale holds, whatever requests name.
+    """
     model, profile = loaded.model, loaded.warm.profile
     settings = EngineSettings(
         # Larger batches did not fit into memory at warm-up, or serve no more.
@@ -151,6 +160,7 @@ def make_serving(
             scheduler=spec.scheduler,
             side_step=model.pixel_step,
             least_side=model.least_side,
+            fixed_guidance=fixed_guidance,
         ),
         live=live,
     )

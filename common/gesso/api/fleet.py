@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from gesso.api.base import ApiModel, Share
-from gesso.api.pods import PodTemplate, Resources, Toleration
+from gesso.api.base import ApiModel, Share, fault
+from gesso.api.pods import INT_OR_STRING, PodTemplate, Resources, Toleration, whole_as_text
+from gesso.api.quantity import parse_bytes
 
 DEFAULT_EMBEDDING = "hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K"
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -57,6 +58,15 @@ class WorkersSpec(ApiModel):
         le=256,
         description="CPU threads of a worker; they count where there is no GPU.",
     )
+    model_memory: str | None = Field(
+        default=None,
+        max_length=64,
+        json_schema_extra=INT_OR_STRING,
+        description="Most bytes that the weights of the models of `spec.variants` may take together in a "
+        "worker's memory, a quantity: `16Gi`. A model that a worker changes from stays there where it fits, so "
+        "that the way back costs next to nothing; where two do not fit, the one before is let go of first. "
+        "Absent: half of the device's memory.",
+    )
     image: str = Field(
         default="",
         max_length=1024,
@@ -78,6 +88,27 @@ class WorkersSpec(ApiModel):
     pod_template: PodTemplate = Field(
         default=PodTemplate(), description="What else the workers' pods are to have."
     )
+
+    @field_validator("model_memory", mode="before")
+    @classmethod
+    def _whole_number(cls, value: object) -> object:
+        return whole_as_text(value)
+
+    @field_validator("model_memory")
+    @classmethod
+    def _quantity(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parse_bytes(value)
+        except ValueError as error:
+            raise fault(str(error), value) from None
+        return value
+
+    @property
+    def model_memory_bytes(self) -> int | None:
+        """`model_memory` in bytes; None where it is not given."""
+        return None if self.model_memory is None else parse_bytes(self.model_memory)
 
     @property
     def least(self) -> int:

@@ -181,7 +181,7 @@ RULES = (
             "quantity(self).isGreaterThan(quantity('0')) && quantity(self).compareTo(quantity('1024Pi')) <= 0",
             ALLOWED,
         )
-        for at in ("spec.cache.capacity", "spec.cache.disk.size")
+        for at in ("spec.cache.capacity", "spec.cache.disk.size", "spec.workers.modelMemory")
     ),
     Rule(
         "spec.security.tls",

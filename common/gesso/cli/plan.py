@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from gesso.cli.console import EXIT_USAGE, CliError, note, say
 from gesso.cli.plan_classes import prompts_of
 from gesso.cli.planned import Fleet, Mix, OtherModel, Row, fleet_of, plan_at
 from gesso.profile import Profile
-from gesso.profile_table import read_profile
+from gesso.profile_table import ProfileFit, read_profile
 from gesso_operator.planning import ModelVariant, Settings
 
 #: Published seconds of SD-XL for an image on an A100, at so many steps.
@@ -96,16 +96,17 @@ def run(service: DiffusionService, asked: Question) -> None:
         )
     if rate is None and not asked.sweep:
         raise CliError("--rate: missing: a rate in images per second, or --sweep", EXIT_USAGE)
-    others = parse_models(asked.models)
-    settings = replace(
-        Settings.of(service), models=tuple(ModelVariant(other.name) for other in others)
-    )
-    mix = None if asked.current is None else parse_mix(asked.current, settings.variants)
+    named = parse_models(asked.models)
     try:
-        profile = _profile(asked.profile, service.spec.model.steps)
+        fit = _fit(asked.profile, service.spec.model.steps)
         prompts = prompts_of(service, asked.quality_table)
     except ValueError as error:
         raise CliError(str(error), EXIT_USAGE) from None
+    profile = fit.profile
+    others = (*_declared(service, fit, {other.name for other in named}), *named)
+    models = tuple(ModelVariant(o.name, o.profile.steps if o.profile else 1) for o in others)
+    settings = replace(Settings.of(service), models=models)
+    mix = None if asked.current is None else parse_mix(asked.current, settings.variants)
     workers = service.spec.workers
     fleet = fleet_of(settings, profile, prompts.classes, others, workers.least, workers.most)
     rows = _swept(fleet, mix) if asked.sweep else [plan_at(fleet, rate or 0.0, mix)]
@@ -124,9 +125,33 @@ def run(service: DiffusionService, asked: Question) -> None:
         _say_row(rows[0], settings.latency_s)
 
 
-def _profile(path: Path | None, steps: int) -> Profile:
+def _fit(path: Path | None, steps: int) -> ProfileFit:
     """The service times. Raises InputError."""
-    return published_profile(steps) if path is None else read_profile(path, steps).profile
+    return (
+        ProfileFit(published_profile(steps), 0.0, 0.0)
+        if path is None
+        else read_profile(path, steps)
+    )
+
+
+def _declared(
+    service: DiffusionService, fit: ProfileFit, named: Collection[str]
+) -> tuple[OtherModel, ...]:
+    """The spec's other models but those `named`; a step that was not measured lasts as long as the own's."""
+    found = []
+    for variant in service.spec.variants:
+        if variant.model is None or variant.name in named:
+            continue
+        profile = fit.others.get(variant.name)
+        if profile is None:
+            profile = replace(fit.profile, steps=variant.model.steps)
+            note(
+                f"{variant.name}: a step is taken to last as long as one of the own model; a --profile that "
+                "`gesso profile` wrote has it measured"
+            )
+        seconds = profile.latency_seconds(0)
+        found.append(OtherModel(variant.name, variant.model.quality, seconds, profile))
+    return tuple(found)
 
 
 def _swept(fleet: Fleet, mix: Mix | None) -> list[Row]:

@@ -39,12 +39,13 @@ class Row:
 @dataclass(frozen=True)
 class OtherModel:
     """A model that workers may hold instead of the service's own: relative quality of its images, the same for
-    every prompt, and seconds for one.
+    every prompt, and seconds for one. `profile` says more than seconds, where there is one.
     """
 
     name: str
     quality: float
     seconds: float
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def plan_at(fleet: Fleet, rate: float, mix: Mix | None = None) -> Row:
 
 
 def _profile(other: OtherModel, own: Profile) -> Profile:
-    return Profile(own.device, 1, 0.0, 0.0, (other.seconds,), own.p95_ratio)
+    return other.profile or Profile(own.device, 1, 0.0, 0.0, (other.seconds,), own.p95_ratio)
 
 
 def _workers(fleet: Fleet, rate: float) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib import resources
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ from gesso_router.validation import FORMATS, HTTP_NAMES, Job, Raw, invalid, vali
 MAX_BODY_BYTES = 32 * 1024
 #: Events of one image that wait for a slow reader; beyond it progress is left out, never the image.
 MOST_WAITING = 64
+#: Denoising steps between two previews.
+PREVIEW_STEPS = 5
 
 POLICY = "; ".join(
     (
@@ -140,7 +143,9 @@ def wished(body: bytes, router: Router) -> Job:
         tenant=wish.user,
         skipped_steps=wish.skipped_steps,
     )
-    return validate(raw, router.service, HTTP_NAMES)
+    job = validate(raw, router.service, HTTP_NAMES)
+    # Of images side by side only the end counts.
+    return job if job.skipped_steps is not None else replace(job, preview_steps=PREVIEW_STEPS)
 
 
 async def events(router: Router, job: Job) -> AsyncIterator[str]:
@@ -197,7 +202,10 @@ def _told(event: image_pb2.GenerateEvent) -> str | None:
             )
         case "progress":
             progress = event.progress
-            return _event("progress", {"step": progress.step, "steps": progress.steps})
+            done: dict[str, Any] = {"step": progress.step, "steps": progress.steps}
+            if progress.preview:
+                done["preview"] = base64.b64encode(progress.preview).decode()
+            return _event("progress", done)
     return None
 
 

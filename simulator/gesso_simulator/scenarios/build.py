@@ -178,7 +178,12 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
     spec = wish.service.spec if wish.service else None
     steps = spec.model.steps if spec else NIRVANA_STEPS
     own, notes = _profile(wish, steps)
-    classes = [fleets.device_class(own, what.family)]
+    others, told = _others(what, wish, own)
+    notes = (*notes, *told)
+    own_load = wish.profile.load_seconds.get("") if wish.profile else None
+    load_s = fleets.LOAD_SECONDS if own_load is None else own_load
+    held = {o.name: (o.profile, o.load_seconds) for o in others}
+    classes = [fleets.device_class(own, held, load_s)]
     if what.slow_class:
         slow = replace(
             own,
@@ -186,7 +191,11 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
             decode_seconds=own.decode_seconds + fleets.SLOW_FIXED_SECONDS,
             step_seconds=tuple(s / fleets.SLOW_SPEED for s in own.step_seconds),
         )
-        classes.append(fleets.device_class(slow, what.family))
+        held = {
+            o.name: (o.on(slow, 1 / fleets.SLOW_SPEED, fleets.SLOW_FIXED_SECONDS), o.load_seconds)
+            for o in others
+        }
+        classes.append(fleets.device_class(slow, held, load_s))
     count = wish.workers or (spec.workers.most if spec else what.workers)
     workers = fleets.fleet(count, tuple(classes))
     prompts = _prompts(wish, source, steps, seed)
@@ -196,9 +205,9 @@ def _resolve(what: Scenario, wish: Wishes, source: Sources, seed: int) -> Scenar
         predicted = prompts.predictor.predicted(prompts.similarity)
     quality = prompts.quality
     variants = [Variant("", k) for k in ladder]
-    if what.family:
-        variants.append(Variant(fleets.LIGHTNING, 0))
-        same = np.full((len(quality), 1), fleets.LIGHTNING_QUALITY)
+    for other in others:
+        variants.append(Variant(other.name, 0))
+        same = np.full((len(quality), 1), other.quality)
         quality, predicted = np.hstack([quality, same]), np.hstack([predicted, same])
     elastic = None
     if what.elastic:
@@ -274,6 +283,29 @@ def _profile(wish: Wishes, steps: int) -> tuple[Profile, tuple[str, ...]]:
         f"{fit.most_residual:.1%} at most"
     )
     return fit.profile, (note,)
+
+
+def _others(
+    what: Scenario, wish: Wishes, own: Profile
+) -> tuple[tuple[fleets.Other, ...], tuple[str, ...]]:
+    """The other models: the service's, else of a family scenario its own; and what is told of their times."""
+    spec = wish.service.spec if wish.service else None
+    declared = [(v.name, v.model) for v in spec.variants if v.model is not None] if spec else []
+    if not declared:
+        return ((fleets.lightning(own),) if what.family else ()), ()
+    others, notes = [], []
+    for name, model in declared:
+        profile = wish.profile.others.get(name) if wish.profile else None
+        loads = wish.profile.load_seconds if wish.profile else {}
+        times = "as measured" if profile else "a step as long as one of the own model (assumed)"
+        profile = profile or replace(own, steps=model.steps)
+        load_s = loads.get(name, fleets.LOAD_SECONDS)
+        others.append(fleets.Other(name, model.quality, profile, load_s))
+        notes.append(
+            f"{name}: relative quality {model.quality:g} as the spec says, {model.steps} steps, {times}; "
+            f"{load_s:g} s to load ({'measured' if name in loads else 'assumed'})"
+        )
+    return tuple(others), tuple(notes)
 
 
 def _prompts(wish: Wishes, source: Sources, steps: int, seed: int) -> _Prompts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from gesso.profile import Profile
 from gesso_router.routing.predictors.thresholds import NIRVANA_STEPS
@@ -55,15 +57,40 @@ def published(
     return Profile(device, steps, 0.0, fixed_seconds, (step,), p95_ratio(JITTER))
 
 
-def device_class(own: Profile, family: bool) -> DeviceClass:
-    """A GPU that holds the service's own model, or, of a family, SDXL-Lightning instead."""
-    if not family:
-        return DeviceClass(own.device, {"": own}, {"": LOAD_SECONDS})
+@dataclass(frozen=True)
+class Other:
+    """Another model that workers may hold: its relative quality, the same for every prompt, and its times."""
+
+    name: str
+    quality: float
+    profile: Profile
+    load_seconds: float = LOAD_SECONDS
+
+    def on(self, device: Profile, slowdown: float = 1.0, fixed_seconds: float = 0.0) -> Profile:
+        """Its times on another device, where a step takes so many times as long and an image so much more."""
+        mine = self.profile
+        return replace(
+            mine,
+            device=device.device,
+            decode_seconds=mine.decode_seconds + fixed_seconds,
+            step_seconds=tuple(s * slowdown for s in mine.step_seconds),
+        )
+
+
+def lightning(own: Profile) -> Other:
+    """SDXL-Lightning beside a model of these times."""
     step = LIGHTNING_TIME * own.latency_seconds(0) / LIGHTNING_STEPS
-    fast = Profile(own.device, LIGHTNING_STEPS, 0.0, 0.0, (step,), own.p95_ratio)
-    return DeviceClass(
-        own.device, {"": own, LIGHTNING: fast}, {"": LOAD_SECONDS, LIGHTNING: LOAD_SECONDS}
-    )
+    profile = Profile(own.device, LIGHTNING_STEPS, 0.0, 0.0, (step,), own.p95_ratio)
+    return Other(LIGHTNING, LIGHTNING_QUALITY, profile)
+
+
+def device_class(
+    own: Profile, others: Mapping[str, tuple[Profile, float]], load_seconds: float = LOAD_SECONDS
+) -> DeviceClass:
+    """A GPU that holds the service's own model or one of others, by name: profile and seconds to load."""
+    profiles = {"": own} | {name: profile for name, (profile, _) in others.items()}
+    loads = {"": load_seconds} | {name: seconds for name, (_, seconds) in others.items()}
+    return DeviceClass(own.device, profiles, loads)
 
 
 def fleet(count: int, classes: tuple[DeviceClass, ...]) -> tuple[WorkerSpec, ...]:

@@ -60,6 +60,6 @@ async def serve(flags):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for flag in ("--name", "--listen", "--service", "--threads"):
+    for flag in ("--name", "--listen", "--service", "--threads", "--fetch-deadline-ms"):
         parser.add_argument(flag)
     sys.exit(asyncio.run(serve(parser.parse_args())))

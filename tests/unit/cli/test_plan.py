@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gesso.api import parse_service
 from gesso.cli.main import main
@@ -129,6 +130,30 @@ def test_current_mix_may_name_another_model(monkeypatch, capsys, service):
     words = ("--service", service, "--rate", "0.5", "--current", "0:3,light:1", "--json", *LIGHT)
     row = json.loads(run(monkeypatch, capsys, *words)[1])
     assert (row["workers"], row["mix"]) == (4, "0:4")
+
+
+@pytest.fixture
+def two_models(service, tmp_path):
+    spec = yaml.safe_load(Path(service).read_text())
+    ladder = {"name": "default", "skippedSteps": [0, 5, 10, 15, 20, 25]}
+    light = {"name": "light", "model": {"source": "some/light", "steps": 5, "quality": 0.88}}
+    spec["spec"]["variants"] = [ladder, light]
+    path = tmp_path / "two-models.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return str(path)
+
+
+def test_the_specs_other_model_is_planned_with(monkeypatch, capsys, two_models):
+    words = ("--service", two_models, "--rate", "5", "--json")
+    out = run(monkeypatch, capsys, *words)
+    row = json.loads(out[1])
+    assert "light:" in row["mix"]
+    assert row["shed"] == 0
+    # A step as long as one of the own model: five of fifty, a tenth of the time.
+    assert "a step is taken to last as long" in out[2]
+    # What is typed counts in place of what the spec says.
+    named = json.loads(run(monkeypatch, capsys, *words, "--model", "light:0.88:4.2")[1])
+    assert named["shed"] > 0
 
 
 def test_prompts_are_classes_that_keep_the_published_means():

@@ -346,7 +346,7 @@ def test_nothing_is_lost_among_cancels_deadlines_and_refusals(start_engine: Any)
     clients: list[Client] = []
     cancelled: set[int] = set()
     refused = 0
-    for i in range(120):
+    for i in range(200):
         client = Client()
         deadline = time.monotonic() + random.choice([0.0, 0.05, 60, 60, 60])
         asked = request(f"r{i}", seed=i, guidance_scale=random.choice([1.0, 3.0]))

@@ -71,11 +71,12 @@ def test_import_set(module: str) -> None:
     assert not loaded & set(FORBIDDEN[module])
 
 
-def test_shipped_models_stay_under_20_mb() -> None:
+def test_shipped_models_stay_under_20_mb_and_the_turbo_under_10() -> None:
     models = ROOT / "worker" / "gesso_worker" / "models" / "builtin"
-    sizes = [p.stat().st_size for p in models.rglob("*") if p.is_file()]
-    assert sizes, "no shipped model was found"
-    assert sum(sizes) <= 20e6
+    sizes = {p: p.stat().st_size for p in models.rglob("*") if p.is_file()}
+    turbo = sum(size for p, size in sizes.items() if "tiny-sdxl-turbo" in p.parts)
+    assert 0 < turbo <= 10e6
+    assert 0 < sum(sizes.values()) - turbo <= 20e6
 
 
 def test_no_registry_host_is_named() -> None:

@@ -7,6 +7,7 @@ from gesso_operator.planning import ModelVariant, RouterReport, WorkerView
 from gesso_operator.planning.observation import ClassCount
 from gesso_operator.switching import (
     ASSUMED_SECONDS,
+    LEAST_SECONDS,
     MOST_RETRY_SECONDS,
     RETRY_SECONDS,
     WEIGHT,
@@ -61,6 +62,24 @@ def test_of_several_models_before_the_dearest_counts_and_unknown_ones_do_not():
     for before, load in (("", 10.0), ("other", 40.0), ("gone", 90.0)):
         times = times.add(f"w{load}", "gpu", Switch(before, "fast", 0.0, load, 0.0))
     assert ("gpu", "fast", 40.0) in times.for_settings(["fast", "other"])
+
+
+def test_a_model_in_the_memory_of_all_workers_costs_what_such_changes_have_cost():
+    kept = Switch("fast", "", 0.0, 0.4, 0.0, kept=True)
+    times = SwitchTimes().add("w", "gpu", THERE).add("w", "gpu", kept).add("v", "cpu", THERE)
+    # What a change within memory takes says nothing of a load, nor the other way round.
+    assert times.mean_s == {("gpu", "", "fast"): 12.0, ("cpu", "", "fast"): 12.0}
+    both = ("gpu", ["", "fast"])
+    assert times.for_settings(["fast"], [both, both, ("cpu", ["fast"])]) == (
+        # Nothing is assumed of what is known of all workers.
+        ("", "", ASSUMED_SECONDS),
+        ("cpu", "fast", LEAST_SECONDS),
+        ("gpu", "", 0.4),
+        ("gpu", "fast", LEAST_SECONDS),
+    )
+    one_of_two = times.for_settings(["fast"], [both, ("gpu", [""])])
+    assert ("gpu", "fast", 12.0) in one_of_two
+    assert ("gpu", "", 0.4) in one_of_two
 
 
 @pytest.mark.parametrize("load", [float("nan"), float("inf"), -5.0])

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from router_kit import Clock, ScriptedPool, failing, router, service
+from router_kit import Clock, Events, ScriptedPool, failing, job, router, service
 
 from gesso.plan import LevelPlan, Plan
+from gesso.rpc.v1 import image_pb2
 from gesso_router.console.gallery import Gallery, Picture, Source
 from gesso_router.console.history import History, PlanNote, Reading, point
-from gesso_router.console.pages import pages
+from gesso_router.console.pages import _told, pages
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.http_api import create_app
@@ -174,6 +175,21 @@ async def test_a_prompt_streams_its_events_and_hangs_in_the_gallery(
     assert (shown.content, shown.headers["content-type"]) == (b"image", "image/png")
     assert shown.headers["x-content-type-options"] == "nosniff"
     assert (await client.get("/console/images/99")).status_code == 404
+
+
+async def test_previews_are_asked_for_and_passed_on(
+    client: httpx.AsyncClient, pool: ScriptedPool, made: Router
+) -> None:
+    told = await ask(client, prompt="a red star")
+    assert [r.preview_steps for _, r in pool.sent] == [5]
+    assert "preview" not in told[-2][1]
+    await made.generate(job(made.service), Events())
+    assert pool.sent[-1][1].preview_steps == 0, "nobody else has to pay for them"
+    seen = image_pb2.GenerateEvent(
+        progress=image_pb2.Progress(step=5, steps=50, preview=b"small jpeg")
+    )
+    ((name, data),) = events_of(_told(seen) or "")
+    assert (name, data["step"], data["preview"]) == ("progress", 5, "c21hbGwganBlZw==")
 
 
 @pytest.mark.parametrize("k", [0, 5, 10])

@@ -39,6 +39,7 @@ def document(path):
 def test_there_are_samples_for_each_use():
     assert {p.stem for p in SAMPLES} >= {
         "tiny",
+        "tiny-family",
         "sdxl-8-gpus",
         "two-gpu-classes",
         "recommend",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gesso.api import ModelSpec, parse_service
-from gesso.profile_table import Latency, fit_profile
+from gesso.profile_table import Latency, ProfileFit, fit_profile
 from gesso_simulator.data import sources
 from gesso_simulator.data.sources import Sources, data_folder, load_sources, substitutes
 from gesso_simulator.inputs.prompts import PromptLog
@@ -137,6 +137,31 @@ def test_a_family_has_one_more_variant(name: str) -> None:
     assert np.all(run.workload.quality[:, -1] == 0.88)
     assert np.all(run.workload.predicted[:, -1] == 0.88)
     assert any("assumed" in note for note in run.notes)
+
+
+def test_a_services_other_model_takes_the_place_of_the_scenarios() -> None:
+    light = "{name: light, model: {source: x, steps: 3, quality: 0.7}}"
+    ladder = "{name: default, skippedSteps: [0, 6, 12]}"
+    text = SERVICE.replace("[{skippedSteps: [0, 6, 12]}]", f"[{ladder}, {light}]")
+    service = parse_service(text)
+    run = made("model-family", wishes=Wishes(service=service))
+    assert run.models == ("", "light")
+    (device,) = run.classes
+    # A step as long as one of the own model, of which an image has thirty.
+    assert device.profiles["light"].latency_seconds(0) == pytest.approx(
+        device.own.latency_seconds(0) / 10
+    )
+    assert np.all(run.workload.quality[:, -1] == 0.7)
+    assert any("light: relative quality 0.7" in note and "assumed" in note for note in run.notes)
+    own = device.own
+    quick = replace(own, steps=3, step_seconds=(0.01,))
+    fit = ProfileFit(own, 0.0, 0.0, {"light": quick}, {"": 9.0, "light": 4.0})
+    measured = made("two-gpu-classes", wishes=Wishes(service=service, profile=fit))
+    fast, slow = measured.classes
+    assert fast.profiles["light"] == quick
+    assert slow.profiles["light"].step_seconds[0] > quick.step_seconds[0]
+    assert fast.load_seconds == slow.load_seconds == {"": 9.0, "light": 4.0}
+    assert any("4 s to load (measured)" in note for note in measured.notes)
 
 
 def test_an_elastic_fleet_has_days_behind_it() -> None:

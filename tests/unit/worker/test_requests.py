@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,13 @@ def test_levels_are_those_of_the_ladder() -> None:
 def test_an_enormous_embedding_is_refused() -> None:
     with pytest.raises(BadRequestError, match="5000 numbers"):
         check_embedding(np.zeros(5000))
+
+
+def test_a_model_with_guidance_of_its_own_keeps_it() -> None:
+    distilled = replace(LIMITS, guidance_scale=1.0, fixed_guidance=True)
+    asked = worker_pb2.WorkerGenerateRequest(prompt="a red star", guidance_scale=7.5)
+    assert check_generate(asked, LIMITS).guidance_scale == 7.5
+    assert check_generate(asked, distilled).guidance_scale == 1.0
+    asked.guidance_scale = float("nan")
+    with pytest.raises(BadRequestError, match="guidance_scale"):
+        check_generate(asked, distilled)

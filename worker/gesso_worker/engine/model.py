@@ -23,6 +23,7 @@ from gesso_worker.engine.schedule import Trajectory, make_scheduler
 
 _CLASS: Final = "StableDiffusionXLPipeline"
 _PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
+_TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 _VARIANT: Final = "fp16"
 _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
@@ -122,13 +123,16 @@ class Model:
         return torch.as_tensor(noise) * trajectory.init_noise_sigma
 
 
-def find_weights(source: str, vae: str = "") -> None:
-    """Looks at a model's folder, and its VAE's if that is another, and downloads what the hub has of them:
+def find_weights(source: str, vae: str = "") -> tuple[Path, ...]:
+    """The weights files of a model, and of its VAE if that is another. What the hub has of them is downloaded:
     loading takes no network afterwards. Raises ModelLoadError.
     """
-    _check_folder(source, _folder(source))
-    if vae:
-        _check_vae(vae)
+    folder = _folder(source)
+    files = _weights(folder, _check_folder(source, folder))
+    if not vae:
+        return files
+    others = tuple(sorted(_check_vae(vae).glob("*.safetensors")))
+    return (*(f for f in files if f.parent.name != "vae"), *others)
 
 
 def load_model(settings: ModelSettings, device: str | None = None) -> Model:
@@ -256,19 +260,30 @@ def _check_folder(source: str, folder: Path) -> str | None:
     for part in _PARTS:
         if not any((folder / part).glob("*.safetensors")):
             raise _refused(source, f"no safetensors file in {part}/")
+    for part in _TOKENIZERS:
+        if not any((folder / part).glob("*.json")):
+            raise _refused(source, f"no tokenizer in {part}/")
     has_variant = all(any((folder / part).glob(f"*.{_VARIANT}*.safetensors")) for part in _PARTS)
     return _VARIANT if has_variant else None
+
+
+def _weights(folder: Path, variant: str | None) -> tuple[Path, ...]:
+    """The weights files of a folder that are loaded."""
+    return tuple(
+        file
+        for part in _PARTS
+        for file in sorted((folder / part).glob("*.safetensors"))
+        if (f".{_VARIANT}" in file.name) == (variant is not None)
+    )
 
 
 def _digest(folder: Path, variant: str | None) -> str:
     """SHA-256 over the weights files that were loaded, with their names."""
     total = hashlib.sha256()
-    for part in _PARTS:
-        for file in sorted((folder / part).glob("*.safetensors")):
-            if (f".{_VARIANT}" in file.name) == (variant is not None):
-                with file.open("rb") as stream:
-                    total.update(f"{part}/{file.name}".encode())
-                    total.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in _weights(folder, variant):
+        with file.open("rb") as stream:
+            total.update(f"{file.parent.name}/{file.name}".encode())
+            total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from gesso.profile import Profile
 from gesso_worker.engine.batch import DenoisingBatch, Member
 from gesso_worker.engine.conditioning import Conditioning, encode_prompt
-from gesso_worker.engine.decoding import BrokenLatentsError, decode_latents
+from gesso_worker.engine.decoding import decode_latents
 from gesso_worker.engine.images import Provenance, encode_image
 from gesso_worker.engine.model import Model, ModelLoadError
 from gesso_worker.engine.preview import LatentProjection
@@ -56,8 +56,8 @@ def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
         steps = _step_seconds(model, conditioning, max_batch, budget_s)
     except torch.OutOfMemoryError as error:
         raise _refused(model, "one image does not fit into memory") from error
-    except (BrokenLatentsError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # whatever parts that do not fit together make four libraries raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise _refused(model, f"the warm-up image failed: {reason}") from error
     if model.device.type == "cuda":
         torch.cuda.empty_cache()

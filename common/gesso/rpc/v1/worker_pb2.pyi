@@ -192,17 +192,19 @@ class DeviceProfile(_message.Message):
     def __init__(self, device: _Optional[str] = ..., steps: _Optional[int] = ..., encode_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., step_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Switch(_message.Message):
-    __slots__ = ("to", "drain_seconds", "load_seconds", "warmup_seconds")
+    __slots__ = ("to", "drain_seconds", "load_seconds", "warmup_seconds", "kept")
     FROM_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     WARMUP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     to: str
     drain_seconds: float
     load_seconds: float
     warmup_seconds: float
-    def __init__(self, to: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[float] = ..., **kwargs) -> None: ...
+    kept: bool
+    def __init__(self, to: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[float] = ..., kept: _Optional[bool] = ..., **kwargs) -> None: ...
 
 class RequestProgress(_message.Message):
     __slots__ = ("request_id", "remaining_steps")
@@ -213,7 +215,7 @@ class RequestProgress(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., remaining_steps: _Optional[int] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced", "out_of_memory", "batch_limit", "swaps")
+    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced", "out_of_memory", "batch_limit", "swaps", "kept_models", "model_bytes", "model_capacity_bytes")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +243,9 @@ class StatsResponse(_message.Message):
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     BATCH_LIMIT_FIELD_NUMBER: _ClassVar[int]
     SWAPS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_MODELS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     worker: str
     ready: bool
     draining: bool
@@ -268,7 +273,10 @@ class StatsResponse(_message.Message):
     out_of_memory: int
     batch_limit: int
     swaps: int
-    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., batch_limit: _Optional[int] = ..., swaps: _Optional[int] = ...) -> None: ...
+    kept_models: _containers.RepeatedScalarFieldContainer[str]
+    model_bytes: int
+    model_capacity_bytes: int
+    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., batch_limit: _Optional[int] = ..., swaps: _Optional[int] = ..., kept_models: _Optional[_Iterable[str]] = ..., model_bytes: _Optional[int] = ..., model_capacity_bytes: _Optional[int] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("name", "address")

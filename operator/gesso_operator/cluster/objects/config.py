@@ -86,6 +86,7 @@ def worker_hash(service: DiffusionService) -> str:
             [_dump(v) for v in spec.variants],
             _dump(spec.cache),
             spec.workers.max_batch,
+            spec.workers.model_memory,
             *_guarded(service),
         ]
     )

@@ -130,9 +130,8 @@ function showGallery(state) {
   while ($("wall").children.length > 48) $("wall").lastElementChild.remove();
 }
 
-function img(source, alt) {
-  const made = make("img", { src: source, alt, class: service && service.width <= 256 ? "small" : "" });
-  return made;
+function img(source, alt, kind = service && service.width <= 256 ? "small" : "") {
+  return make("img", { src: source, alt, class: kind });
 }
 
 // ---- polling
@@ -229,8 +228,13 @@ async function generate() {
     await stream(wish(), running.signal, (event, d) => {
       if (event === "queued") $("caption").textContent = `Accepted; expected to wait ${d.wait.toFixed(1)} s.`;
       if (event === "started") $("caption").textContent = `Denoising on ${d.worker}, ${d.skipped_steps} of ${service.steps} steps skipped.`;
-      if (event === "progress") { bar.max = d.steps; bar.value = d.step; }
-      if (event === "preview") canvas.replaceChildren(img(`data:${d.media_type};base64,${d.b64}`, "A preview of the image"));
+      if (event === "progress") {
+        bar.max = d.steps; bar.value = d.step;
+        if (d.preview) {
+          canvas.classList.remove("faint");
+          canvas.replaceChildren(img(`data:image/jpeg;base64,${d.preview}`, `A preview, after ${d.step} of ${d.steps} steps`, "preview"));
+        }
+      }
       if (event === "image") {
         canvas.classList.remove("faint");
         canvas.replaceChildren(img(`data:${d.media_type};base64,${d.b64}`, $("prompt").value));

@@ -8,6 +8,7 @@ from typing import Final
 
 BUILTIN: Final = Path(__file__).parent.parent / "builtin"
 SDXL: Final = BUILTIN / "tiny-sdxl"
+TURBO: Final = BUILTIN / "tiny-sdxl-turbo"
 CLIP: Final = BUILTIN / "tiny-clip"
 CHECKER: Final = SDXL / "checker.safetensors"
 

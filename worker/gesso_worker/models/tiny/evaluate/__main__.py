@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from gesso_worker.models.tiny import folders
-from gesso_worker.models.tiny.evaluate import card, floors, quality, sheets, speed
+from gesso_worker.models.tiny.evaluate import card, floors, quality, sheets, speed, turbo
 
-PARTS = ("floors", "quality", "speed", "sheets", "card")
+PARTS = ("floors", "quality", "speed", "sheets", "card", "turbo")
 MEASURED = folders.SDXL / "measured.json"
 
 
@@ -43,6 +43,8 @@ def main() -> None:
             print(json.dumps(found, indent=1))
         elif part == "sheets":
             sheets.run()
+        elif part == "turbo":
+            turbo.run()
         else:
             card.run()
 

@@ -182,7 +182,8 @@ def run() -> None:
         f"| `{name}` | `{kind}` | {_parameters(name) / 1e6:.2f} M | {text} |"
         for name, kind, text in PARTS
     ]
-    size = sum(p.stat().st_size for p in folders.BUILTIN.rglob("*") if p.is_file()) / 1e6
+    files = [p for f in (folders.SDXL, folders.CLIP) for p in f.rglob("*") if p.is_file()]
+    size = sum(p.stat().st_size for p in files) / 1e6
     tail = [
         "",
         "Scheduler: Euler, v-prediction, 50 steps, guidance 2. Weights are float16; this folder and",

@@ -1,17 +1,19 @@
 """Stage ``turbo``: a denoiser that takes four steps and no guidance, distilled from the exported tiny SD-XL.
 
 The student starts as the teacher, walks its own four Euler steps from pure noise, and learns at each what the
-teacher does over the same stretch with guidance: so the guidance is folded in (Meng et al. 2023), first step for
-step, then against two of the teacher's steps for one of its own (progressive distillation, Salimans and Ho
-2022). On its own walk it also learns to make good what it did wrong before. No images are needed, only captions.
+teacher does over the same stretch with guidance: so the guidance is folded in (Meng et al. 2023), first step
+for step, then against two of the teacher's steps for one of its own (progressive distillation, Salimans and Ho
+2022). On its own walk it also learns to make good what it did wrong before. No images are needed, captions are.
 
-Kept is the average that scored best on prompts held out from training and from the evaluation alike. A run can be
-made longer (``--steps``): it goes on from the checkpoint.
+Kept is the average that scored best on prompts held out from training and from the evaluation alike. A run can
+be made longer (``--steps``): it goes on from the checkpoint.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,13 @@ import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
 
-from gesso_worker.models.tiny import architecture, captions, scenes
+from gesso.builtin import PARTS_NAME
+from gesso_worker.models.tiny import architecture, captions, folders, scenes
 from gesso_worker.models.tiny.checker import AttributeChecker
 from gesso_worker.models.tiny.evaluate.floors import SEED, held_out
 from gesso_worker.models.tiny.sampling import GUIDANCE, Parts, Prompts
 from gesso_worker.models.tiny.train import common, optim
+from gesso_worker.models.tiny.train.export import swap
 from gesso_worker.models.tiny.train.unet import PlainAttention
 
 STEPS: Final = 500
@@ -41,6 +45,9 @@ EVERY: Final = 100
 PROMPTS: Final = 20_000
 #: Prompts by which the best average is chosen: held out, and not those of the evaluation.
 CHOSEN_BY: Final = 200
+
+#: What the turbo has of the tiny SD-XL.
+SHARED: Final = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 Step = Callable[..., torch.Tensor]
 
@@ -216,9 +223,7 @@ def run(options: common.Options, compiled: bool = True) -> None:
         shape = (BATCH, architecture.LATENT_CHANNELS, *[architecture.LATENT_SIDE] * 2)
         x = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * grid[0].sigmas[0]
         total = 0.0
-        for mine, theirs in zip(
-            grid, segments(1 if step < FOLDING * steps else 2), strict=True
-        ):
+        for mine, theirs in zip(grid, segments(1 if step < FOLDING * steps else 2), strict=True):
             sigma, after = mine.sigmas
             wanted = velocity(x, teacher.walk(x, theirs, chosen), sigma, after)
             at = torch.tensor(mine.times[0])
@@ -258,6 +263,7 @@ def run(options: common.Options, compiled: bool = True) -> None:
                 },
                 path,
             )
+    export(options.work)
 
 
 def load(work: Path) -> UNet2DConditionModel:
@@ -265,3 +271,21 @@ def load(work: Path) -> UNet2DConditionModel:
     model = architecture.unet()
     model.load_state_dict(common.load(work / "turbo.pt")["best"]["model"])
     return model.eval().requires_grad_(False)
+
+
+def export(work: Path) -> None:
+    """Writes the folder that ships: the denoiser in float16 and its scheduler; the tiny SD-XL has the rest."""
+    target = folders.TURBO
+    aside = target.with_name(f".{target.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    load(work).half().save_pretrained(aside / "unet", safe_serialization=True, variant="fp16")
+    EulerDiscreteScheduler(**architecture.TURBO_SCHEDULE).save_pretrained(aside / "scheduler")
+    shutil.copy2(folders.SDXL / "model_index.json", aside)
+    (aside / PARTS_NAME).write_text(
+        json.dumps(dict.fromkeys(SHARED, folders.SDXL.name), indent=2) + "\n"
+    )
+    for name in ("README.md", "measured.json"):
+        if (target / name).exists():
+            shutil.copy2(target / name, aside / name)
+    swap(aside, target)

@@ -168,9 +168,7 @@ class Fleet:
     def holding(self, model: str) -> list[str]:
         """Workers that may be given new requests for a model."""
         return [
-            name
-            for name, w in self._usable()
-            if w.report is not None and w.report.model == model
+            name for name, w in self._usable() if w.report is not None and w.report.model == model
         ]
 
     def _usable(self) -> list[tuple[str, WorkerState]]:

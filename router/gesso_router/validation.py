@@ -60,8 +60,6 @@ class Job:
     skipped_steps: int | None = None
     #: Who pays for it, see `access`: requests of different owners share the queue fairly.
     owner: str = ""
-    #: Steps between two previews of the image to come; 0: none.
-    preview_steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -163,18 +163,12 @@ class Fleet:
     @property
     def usable(self) -> list[str]:
         """Workers that may be given new requests."""
-        return [name for name, _ in self._usable()]
+        return [name for name, _ in _usable(self._workers)]
 
-    def holding(self, model: str) -> list[str]:
+    def holding(self, model: str, tried: frozenset[str] = frozenset()) -> list[str]:
         """Workers that may be given new requests for a model."""
-        return [
-            name for name, w in self._usable() if w.report is not None and w.report.model == model
-        ]
-
-    def _usable(self) -> list[tuple[str, WorkerState]]:
-        """Without those that keep failing, unless there are no others: better to try than to refuse all."""
-        usable = [(name, w) for name, w in self._workers.items() if w.usable]
-        return [(name, w) for name, w in usable if not w.barred] or usable
+        holders = {n: w for n, w in self._workers.items() if w.report and w.report.model == model}
+        return [name for name, _ in _usable(holders, tried)]
 
     def address(self, name: str) -> str | None:
         """Where a worker is; None if the plan does not name it."""
@@ -314,9 +308,9 @@ class Fleet:
             return state, None
         return state, state.drift.applied(state.report.profile)
 
-    def views(self, now_s: float) -> tuple[WorkerView, ...]:
-        """The usable workers with their work, each request once."""
-        return tuple([self._kept(w, now_s) for _, w in self._usable()])
+    def views(self, now_s: float, tried: frozenset[str] = frozenset()) -> tuple[WorkerView, ...]:
+        """The usable workers with their work, each request once, for one that was `tried` on some."""
+        return tuple([self._kept(w, now_s) for _, w in _usable(self._workers, tried)])
 
     def _kept(self, state: WorkerState, now_s: float) -> WorkerView:
         view = state.view
@@ -378,3 +372,12 @@ class Fleet:
         if profile.steps == self._steps.get(report.model):
             kept = replace(profile, step_seconds=profile.step_seconds[: self._max_batch])
         return replace(report, profile=kept)
+
+
+def _usable(
+    workers: Mapping[str, WorkerState], tried: frozenset[str] = frozenset()
+) -> list[tuple[str, WorkerState]]:
+    """Without those that keep failing, unless no other is left to try: better than to refuse."""
+    usable = [(name, w) for name, w in workers.items() if w.usable]
+    good = [(name, w) for name, w in usable if not w.barred]
+    return good if any(name not in tried for name, _ in good) else usable

@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gesso.rpc.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
+from gesso.tls import Tls, open_channel
 
 _Reply = TypeVar("_Reply")
 
@@ -49,14 +50,18 @@ class Clients:
         read_seconds: float = READ_SECONDS,
         write_seconds: float = WRITE_SECONDS,
         slots: asyncio.Semaphore | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """`read_seconds` bounds Report, Stats and health, `write_seconds` Assign and ApplyPlan. `slots` bounds
-        how many calls are under way at once, over all clients that share it: each takes memory.
+        how many calls are under way at once, over all clients that share it: each takes memory. With `tls`,
+        channels are opened anew when its files have changed.
         """
+        self.tls = tls
         self._slots = slots or asyncio.Semaphore(MOST_CALLS)
         self._read_s = read_seconds
         self._write_s = write_seconds
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, tuple[grpc.aio.Channel, int]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def report(self, address: str) -> router_pb2.ReportResponse | Failure:
         """The router's counters."""
@@ -116,16 +121,26 @@ class Clients:
         """Closes the channels to any other address."""
         wanted = set(addresses)
         for address in [a for a in self._channels if a not in wanted]:
-            await self._channels.pop(address).close()
+            await self._channels.pop(address)[0].close()
 
     async def close(self) -> None:
         """Closes all channels."""
         await self.keep_only(())
+        await asyncio.gather(*self._closing)
 
     def _channel(self, address: str) -> grpc.aio.Channel:
-        if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        return self._channels[address]
+        version = self.tls.refresh() if self.tls is not None else 0
+        found, of = self._channels.get(address, (None, version))
+        if found is not None and of == version:
+            return found
+        if found is not None:
+            # It keeps the certificates that it was opened with.
+            task = asyncio.ensure_future(found.close(self._write_s))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        channel = open_channel(self.tls, address, _OPTIONS)
+        self._channels[address] = (channel, version)
+        return channel
 
     async def _ask(self, call: Callable[[], Awaitable[_Reply]]) -> _Reply | Failure:
         try:

@@ -17,6 +17,7 @@ from gesso.api import DiffusionService
 from gesso.plan import Plan
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router import messages
+from gesso_router.access.sharing import Sharing
 from gesso_router.embedding import Embedder
 from gesso_router.errors import Ending, RequestError
 from gesso_router.feedback import Feedback, Shown, Verdict
@@ -82,6 +83,8 @@ class Router:
         self.leaving = False
         #: Whether requests may say at which K they are to be served.
         self.may_pin = False
+        #: How tenants share the queue.
+        self.sharing = Sharing()
         #: Told of every image that goes out.
         self.witnesses: list[Witness] = []
         self._pool = pool
@@ -208,9 +211,12 @@ class Router:
         now = self._clock()
         slo = job.slo_seconds if time_remaining is None else min(job.slo_seconds, time_remaining)
         ticket = self.ledger.arrive(now, max(0.0, slo))
+        most = self.service.spec.router.max_queue
+        has_room = self.sharing.enter(job.owner, most, now)
         outcome = Outcome.FAILED
         try:
             options = self._placer.models.unseen if self.needs_embedder else FULL
+            self._admit(most, has_room)
             return await self._serve(Run(job, ticket, emit, options=options))
         except asyncio.CancelledError:
             # Who leaves after the deadline was not served in time.
@@ -221,6 +227,9 @@ class Router:
             outcome = OUTCOMES[error.ending]
             if error.reason in REFUSED_AT_ONCE:
                 outcome = Outcome.SHED
+            usual = job.slo_seconds >= self.service.spec.slo.latency_seconds
+            if error.ending is Ending.SHED and usual and has_room:
+                self.sharing.overloaded(self.ledger.open, self._clock())
             log.info(
                 "no image",
                 extra={
@@ -234,9 +243,9 @@ class Router:
             raise
         finally:
             ticket.close(outcome)
+            self.sharing.leave(job.owner, self._clock())
 
     async def _serve(self, run: Run) -> image_pb2.Image:
-        self._admit()
         if self.needs_embedder:
             assert self.embedder is not None
             await self._prompts.read(run, self.embedder, self._tenant(run.job))
@@ -252,6 +261,8 @@ class Router:
                         run.refused_by.append(placement.worker)
                         continue
                 run.failed_on.append(placement.worker)
+                if failure.retryable and self.fleet.failed(placement.worker, self._clock()):
+                    log.warning("worker keeps failing", extra={"worker": placement.worker})
                 if failure.timed_out:
                     raise RequestError(
                         Ending.DEADLINE, "deadline", "given up: its deadline is long past"
@@ -268,7 +279,7 @@ class Router:
                     },
                 )
 
-    def _admit(self) -> None:
+    def _admit(self, most: int, has_room: bool) -> None:
         reason = self.refusal_reason
         if reason is not None:
             raise RequestError(
@@ -277,13 +288,19 @@ class Router:
                 reason,
                 retry_after_seconds=self.settings.no_worker_retry_after,
             )
-        most = self.service.spec.router.max_queue
         if self.ledger.open > most:
             raise RequestError(
                 Ending.SHED,
                 "queue-full",
                 f"{most} accepted requests are waiting for their images, the most that "
                 "spec.router.maxQueue allows",
+                retry_after_seconds=self.service.spec.slo.latency_seconds / 2,
+            )
+        if not has_room:
+            raise RequestError(
+                Ending.SHED,
+                "fair-share",
+                "this tenant's share of the queue is taken; the rest is for others who are asking",
                 retry_after_seconds=self.service.spec.slo.latency_seconds / 2,
             )
 

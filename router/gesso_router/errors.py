@@ -9,7 +9,10 @@ class Ending(enum.Enum):
     """Why there is no image."""
 
     INVALID = "invalid"  # the request is malformed: the client's to mend
-    SHED = "shed"  # refused at once: the deadline cannot be made, or the queue is full
+    UNKNOWN_CALLER = "unknown-caller"  # it brings no key, or one that is not known
+    FORBIDDEN = "forbidden"  # its key does not allow this
+    CONFLICT = "conflict"  # its idempotency key stands for another request
+    SHED = "shed"  # refused at once: no room, no time, or more than the caller's rate
     UNAVAILABLE = "unavailable"  # no worker is there, or none could serve it after the retry
     DEADLINE = "deadline"  # accepted, but not served in time
 

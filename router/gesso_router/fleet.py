@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gesso.profile import Profile
+from gesso_router.routing.breaker import CLOSED, Breaker
 from gesso_router.routing.margin import Drift
 from gesso_router.routing.view import WorkerView
 
@@ -91,6 +92,8 @@ class WorkerState:
     ended: dict[str, float] = field(
         default_factory=dict
     )  # request id -> when, since the last report
+    breaker: Breaker = CLOSED
+    barred: bool = False  # its breaker was open when last looked at
     view: WorkerView | None = None  # as of view_s, until something changes
     view_s: float = 0.0
 
@@ -160,15 +163,12 @@ class Fleet:
     @property
     def usable(self) -> list[str]:
         """Workers that may be given new requests."""
-        return [name for name, w in self._workers.items() if w.usable]
+        return [name for name, _ in _usable(self._workers)]
 
-    def holding(self, model: str) -> list[str]:
+    def holding(self, model: str, tried: frozenset[str] = frozenset()) -> list[str]:
         """Workers that may be given new requests for a model."""
-        return [
-            name
-            for name, w in self._workers.items()
-            if w.usable and w.report is not None and w.report.model == model
-        ]
+        holders = {n: w for n, w in self._workers.items() if w.report and w.report.model == model}
+        return [name for name, _ in _usable(holders, tried)]
 
     def address(self, name: str) -> str | None:
         """Where a worker is; None if the plan does not name it."""
@@ -202,6 +202,7 @@ class Fleet:
         elif before.profile != report.profile:
             state.drift = state.drift.carried(before.profile, report.profile)
         state.report, state.asked_s, state.misses = report, asked_s, 0
+        state.barred = state.breaker.open(asked_s)
         state.foreign = sum(i not in state.flights for i, _ in report.active)
         # What ended before the poll was sent cannot be in the report.
         state.ended = {i: t for i, t in state.ended.items() if t >= asked_s}
@@ -232,6 +233,15 @@ class Fleet:
         if state is not None and state.report is not None:
             state.report = replace(state.report, ready=False)
             state.lost_s, state.view = now_s, None
+
+    def failed(self, name: str, now_s: float) -> bool:
+        """A request failed on a worker; True if nothing new goes there for a while from now on."""
+        state = self._workers.get(name)
+        if state is None:
+            return False
+        before, state.breaker = state.breaker, state.breaker.failed(now_s)
+        state.barred = state.breaker.open(now_s)
+        return state.breaker.opened > before.opened
 
     def sent(self, name: str, request_id: str, steps: int, now_s: float) -> Flight:
         """A request goes to a worker."""
@@ -274,6 +284,8 @@ class Fleet:
     def finished(self, name: str, flight: Flight) -> None:
         """An image came: what its steps took, against what they should have, tells the drift."""
         state, profile = self._of(name)
+        if state is not None:
+            state.breaker, state.barred = CLOSED, False
         if state is None or profile is None or not flight.active:
             return
         held_up = state.stalled - flight.stalled_before
@@ -296,9 +308,9 @@ class Fleet:
             return state, None
         return state, state.drift.applied(state.report.profile)
 
-    def views(self, now_s: float) -> tuple[WorkerView, ...]:
-        """The usable workers with their work, each request once."""
-        return tuple([self._kept(w, now_s) for w in self._workers.values() if w.usable])
+    def views(self, now_s: float, tried: frozenset[str] = frozenset()) -> tuple[WorkerView, ...]:
+        """The usable workers with their work, each request once, for one that was `tried` on some."""
+        return tuple([self._kept(w, now_s) for _, w in _usable(self._workers, tried)])
 
     def _kept(self, state: WorkerState, now_s: float) -> WorkerView:
         view = state.view
@@ -360,3 +372,12 @@ class Fleet:
         if profile.steps == self._steps.get(report.model):
             kept = replace(profile, step_seconds=profile.step_seconds[: self._max_batch])
         return replace(report, profile=kept)
+
+
+def _usable(
+    workers: Mapping[str, WorkerState], tried: frozenset[str] = frozenset()
+) -> list[tuple[str, WorkerState]]:
+    """Without those that keep failing, unless no other is left to try: better than to refuse."""
+    usable = [(name, w) for name, w in workers.items() if w.usable]
+    good = [(name, w) for name, w in usable if not w.barred]
+    return good if any(name not in tried for name, _ in good) else usable

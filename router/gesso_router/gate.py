@@ -66,7 +66,7 @@ class ClipperGate:
         """Gives out turns while windows are open."""
         while self._queue:
             head, future = next(iter(self._queue.values()))
-            own = self._fleet.holding("")
+            own = self._fleet.holding("", head.exclude)
             slots = [self._slot(w, head.skipped_steps) for w in own]
             turn = next_turn((head,), slots, self._clock())
             if turn is None:

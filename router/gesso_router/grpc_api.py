@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -11,17 +13,23 @@ import grpc.aio
 
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
 from gesso_router import messages
+from gesso_router.access.callers import Callers
 from gesso_router.control import Control, StaleRevisionError
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
 from gesso_router.feedback import UnknownRequestError
+from gesso_router.idempotency import HEADER, Idempotent
+from gesso_router.image_answer import Made
 from gesso_router.plan_store import PlanError
-from gesso_router.validation import GRPC_NAMES, Raw, validate
+from gesso_router.validation import GRPC_NAMES, Job, Raw, validate
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _STATUS = {
     Ending.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Ending.UNKNOWN_CALLER: grpc.StatusCode.UNAUTHENTICATED,
+    Ending.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    Ending.CONFLICT: grpc.StatusCode.ALREADY_EXISTS,
     Ending.SHED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Ending.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Ending.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -32,15 +40,25 @@ RETRY_AFTER = "retry-after-ms"
 class ImageService(image_pb2_grpc.ImageServiceServicer):
     """Serves clients."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(
+        self,
+        router: Router,
+        callers: Callers | None = None,
+        results: Idempotent[tuple[Made, ...]] | None = None,
+    ) -> None:
+        """`callers` may use it, everybody if absent; `results` are kept by idempotency key, none if absent."""
         self._router = router
+        self._callers = callers or Callers(None)
+        self._results = results
 
     async def Generate(  # type: ignore[override]  # noqa: N802
         self, request: image_pb2.GenerateRequest, context: Context
     ) -> None:
         """Streams the events of one image; see image.proto."""
         try:
-            job = validate(raw_of(request), self._router.service, GRPC_NAMES)
+            metadata = dict(context.invocation_metadata() or ())
+            caller = self._callers.of(_text(metadata.get("authorization")))
+            job = caller.owns(validate(raw_of(request), self._router.service, GRPC_NAMES))
 
             async def emit(event: image_pb2.GenerateEvent) -> None:
                 try:
@@ -49,14 +67,62 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
                     raise asyncio.CancelledError from None
 
             remaining = context.time_remaining()
-            image = await self._router.generate(job, emit, remaining)
-            await emit(messages.image_event(job.request_id, image))
+
+            async def make() -> image_pb2.Image:
+                self._callers.spend(caller, 1)
+                return await self._router.generate(job, emit, remaining)
+
+            key = _text(metadata.get(HEADER.lower()))
+            request_id = job.request_id
+            if key is None or self._results is None:
+                image = await make()
+            else:
+                request_id, image = await self._once(caller.name, key, request, job, make)
+            event = messages.Encoded.image(request_id, image)
+            del image  # from here on it is held once, as it goes out
+            try:
+                await context.write(event)
+            except grpc.aio.BaseError:
+                raise asyncio.CancelledError from None
         except RequestError as error:
             trailing: tuple[tuple[str, str], ...] = (("reason", error.reason),)
             if error.retry_after_seconds is not None:
                 millis = max(1, math.ceil(error.retry_after_seconds * 1000))
                 trailing = (*trailing, (RETRY_AFTER, str(millis)))
             await context.abort(_STATUS[error.ending], error.message, trailing)
+
+    async def _once(
+        self,
+        owner: str,
+        key: str,
+        request: image_pb2.GenerateRequest,
+        job: Job,
+        make: Callable[[], Awaitable[image_pb2.Image]],
+    ) -> tuple[str, image_pb2.Image]:
+        """Id and image of the first call with a key; it is made though that call ends."""
+        assert self._results is not None
+
+        async def made() -> tuple[Made, ...]:
+            return (Made.of(job, await make()),)
+
+        fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+        (image,) = await self._results.once(owner, key, fingerprint, made)
+        return image.request_id, image.as_message()
+
+
+def add_image_service(service: ImageService, server: grpc.aio.Server) -> None:
+    """Has a server serve it, as the generated function does, with events that may be encoded already."""
+    generate = grpc.unary_stream_rpc_method_handler(
+        service.Generate,
+        request_deserializer=image_pb2.GenerateRequest.FromString,
+        response_serializer=messages.encoded,
+    )
+    handler = grpc.method_handlers_generic_handler("gesso.v1.ImageService", {"Generate": generate})
+    server.add_generic_rpc_handlers((handler,))
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def raw_of(request: image_pb2.GenerateRequest) -> Raw:

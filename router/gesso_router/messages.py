@@ -30,9 +30,43 @@ def progress(request_id: str, value: image_pb2.Progress) -> image_pb2.GenerateEv
     return image_pb2.GenerateEvent(request_id=request_id, progress=value)
 
 
-def image_event(request_id: str, value: image_pb2.Image) -> image_pb2.GenerateEvent:
-    """The last event."""
-    return image_pb2.GenerateEvent(request_id=request_id, image=value)
+class Encoded:
+    """An event as it goes over the wire, given away once: while it waits to be sent, gRPC alone holds it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    @classmethod
+    def image(cls, request_id: str, value: image_pb2.Image) -> Encoded:
+        """The last event."""
+        head = image_pb2.GenerateEvent(request_id=request_id).SerializeToString()
+        return cls(
+            b"".join((head, _IMAGE_TAG, _varint(value.ByteSize()), value.SerializeToString()))
+        )
+
+    def take(self) -> bytes:
+        """The bytes, which are gone from here afterwards."""
+        assert self._data is not None
+        data, self._data = self._data, None
+        return data
+
+
+def encoded(event: image_pb2.GenerateEvent | Encoded) -> bytes:
+    """An event as it goes over the wire."""
+    return event.take() if isinstance(event, Encoded) else event.SerializeToString()
+
+
+#: Of GenerateEvent.image: its number, and that its length follows.
+_IMAGE_TAG = bytes([image_pb2.GenerateEvent.IMAGE_FIELD_NUMBER << 3 | 2])
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
 
 
 def image(

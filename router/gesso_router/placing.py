@@ -87,11 +87,11 @@ class Placer:
         """Whether it matters what the prompt is like."""
         return self.policy not in IN_FULL
 
-    def view(self) -> FleetView:
-        """The fleet as choices are made on it, now."""
+    def view(self, tried: frozenset[str] = frozenset()) -> FleetView:
+        """The fleet as choices are made on it, now, for a request that was `tried` on some workers."""
         now = self._clock()
         return FleetView(
-            workers=self._fleet.views(now),
+            workers=self._fleet.views(now, tried),
             slo_seconds=self.slo_seconds,
             plan=self.plan,
             dispatched=self._dispatched,
@@ -132,7 +132,7 @@ class Placer:
             exclude=run.tried,
             accept_late=bool(run.tried),
         )
-        decision = self._route(ask, self.view(), self._draw())
+        decision = self._route(ask, self.view(run.tried), self._draw())
         if isinstance(decision, Refusal):
             raise unserved(run) if run.failed_on else refused(decision)
         self.pace = self.pace.arrived(now, self.models.steps_of(decision.option))
@@ -174,7 +174,7 @@ class Placer:
 
     async def _turn(self, run: Run, option: Option) -> str:
         """Waits in Clipper's queue for the worker to send to."""
-        if run.tried and not set(self._fleet.holding("")) - run.tried:
+        if run.tried and not set(self._fleet.holding("", run.tried)) - run.tried:
             raise unserved(run)
         waiting = Waiting(
             secrets.token_hex(8), run.ticket.deadline_s, run.tried, option.skipped_steps

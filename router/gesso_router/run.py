@@ -88,6 +88,9 @@ class Placement:
 
 OUTCOMES = {
     Ending.INVALID: Outcome.FAILED,  # a worker found fault with what the router let in
+    Ending.UNKNOWN_CALLER: Outcome.SHED,
+    Ending.FORBIDDEN: Outcome.SHED,
+    Ending.CONFLICT: Outcome.SHED,
     Ending.SHED: Outcome.SHED,
     Ending.UNAVAILABLE: Outcome.FAILED,
     Ending.DEADLINE: Outcome.LATE,

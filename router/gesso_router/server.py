@@ -28,17 +28,25 @@ from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService, load_service
 from gesso.api.fleet import ConsoleMode
+from gesso.api.security import TlsSpec
 from gesso.codebook import CodebookError
-from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
+from gesso.health import HealthPort
+from gesso.rpc.v1 import image_pb2, router_pb2, router_pb2_grpc
+from gesso.tls import Tls, TlsError, add_port
 from gesso_router import logs
+from gesso_router.access.callers import Callers
+from gesso_router.access.key_file import KeyFileError
 from gesso_router.console.pages import pages
 from gesso_router.console.watch import Watch
 from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
 from gesso_router.fleet import Fleet
-from gesso_router.grpc_api import ImageService, RouterControl
+from gesso_router.grpc_api import ImageService, RouterControl, add_image_service
 from gesso_router.http_api import create_app
+from gesso_router.idempotency import Idempotent
+from gesso_router.image_answer import Made
+from gesso_router.images_api import kept_bytes
 from gesso_router.models import Models
 from gesso_router.plan_store import PlanStore
 from gesso_router.predictor import load_predictor
@@ -89,6 +97,10 @@ class Flags:
     linger_s: float = 0.0
     drain_s: float = RouterSettings.drain_seconds
     console: ConsoleMode | None = None
+    keys: Path | None = None
+    tls_dir: Path | None = None
+    control: Address | None = None
+    health: Address | None = None
 
 
 class _HttpServer(uvicorn.Server):
@@ -110,7 +122,9 @@ class RouterServer:
         predictor: QualityPredictor,
         settings: RouterSettings | None = None,
     ) -> None:
-        """Must be made inside the event loop. Raises OSError if the state directory cannot be written to."""
+        """Must be made inside the event loop. Raises OSError if the state directory cannot be written to,
+        StartError if keys or certificates cannot be used.
+        """
         self.settings = settings or RouterSettings()
         self._flags = flags
         self.service = service
@@ -120,17 +134,27 @@ class RouterServer:
             self.settings.stats_misses,
             Models.of(service).steps,
         )
-        self.pool = WorkerPool(fleet, self.settings, on_change=lambda: self.router.gate.pump())
+        self._tls = _tls(flags, service)
+        self.callers = _callers(flags)
+        self.results: Idempotent[tuple[Made, ...]] = Idempotent(kept_bytes)
+        self.pool = WorkerPool(
+            fleet, self.settings, on_change=lambda: self.router.gate.pump(), tls=self._tls
+        )
         self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)
         self.control = Control(self.router, self.pool, PlanStore(flags.state_dir), flags.plan_file)
         mode = flags.console or service.spec.router.console
         self._watch = None if mode == "Off" else Watch(self.router, mode)
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self.health = health.aio.HealthServicer()
         self.grpc_port = 0
         self.http_port = 0
+        self.control_port = 0
+        self._health_port = HealthPort(self.health)
         # Without this option, two servers may share a port on Linux, each with half the requests.
-        self._grpc = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        options = (("grpc.so_reuseport", 0),)
+        self._grpc = grpc.aio.server(options=options)
+        #: Where it is controlled: apart from the clients' port, or on it.
+        self._control = self._grpc if flags.control is None else grpc.aio.server(options=options)
         self._http: _HttpServer | None = None
         self._http_task: asyncio.Task[None] | None = None
         self._embedder: TextEmbedder | None = None
@@ -141,28 +165,33 @@ class RouterServer:
         try:
             # gRPC's own complaint about a port in use comes with noise.
             _bind("--grpc", self._flags.grpc).close()
-            image_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(self.router), self._grpc)
+            images = ImageService(self.router, self.callers, self.results)
+            add_image_service(images, self._grpc)
             router_pb2_grpc.add_RouterControlServicer_to_server(
-                RouterControl(self.control), self._grpc
+                RouterControl(self.control), self._control
             )
-            health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
-            reflection.enable_server_reflection(
-                (IMAGE_SERVICE, ROUTER_CONTROL, health.SERVICE_NAME, reflection.SERVICE_NAME),
-                self._grpc,
-            )
+            served = {IMAGE_SERVICE: self._grpc, ROUTER_CONTROL: self._control}
+            for server in {self._grpc, self._control}:
+                health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+                own = (name for name, at in served.items() if at is server)
+                reflection.enable_server_reflection(
+                    (*own, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+                )
             await self._set_health(serving=False)
-            try:
-                self.grpc_port = self._grpc.add_insecure_port(str(self._flags.grpc))
-            except RuntimeError as error:
-                raise StartError(f"--grpc: {self._flags.grpc} cannot be bound: {error}") from None
-            await self._grpc.start()
+            await self._listen_grpc()
         except BaseException:
             http_socket.close()
             raise
         self.http_port = http_socket.getsockname()[1]
+        app = create_app(
+            self.router,
+            *([pages(self._watch)] if self._watch else []),
+            callers=self.callers,
+            results=self.results,
+        )
         self._http = _HttpServer(
             uvicorn.Config(
-                create_app(self.router, *([pages(self._watch)] if self._watch else [])),
+                app,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -170,11 +199,35 @@ class RouterServer:
                 timeout_graceful_shutdown=int(self.settings.drain_seconds),
             )
         )
+        if self._tls is not None:
+            self._http.config.load()
+            self._http.config.ssl = self._tls.http_context()
         self._http_task = asyncio.create_task(self._http.serve([http_socket]), name="http")
+        self._watching.append(asyncio.create_task(self.callers.watch(), name="keys"))
         if self._watch is not None:
-            self._watching = asyncio.create_task(self._watch.run(), name="console")
+            self._watching.append(asyncio.create_task(self._watch.run(), name="console"))
         self.control.restore()
         log.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
+
+    async def _listen_grpc(self) -> None:
+        flags, tls = self._flags, self._tls
+        mutual = tls is not None and tls.mutual
+        ports = [("--grpc", self._grpc, flags.grpc, mutual and flags.control is None)]
+        if flags.control is not None:
+            ports.append(("--control", self._control, flags.control, mutual))
+        bound = []
+        for flag, server, address, parts_only in ports:
+            try:
+                bound.append(add_port(server, str(address), tls, mutual=parts_only))
+            except RuntimeError as error:
+                raise StartError(f"{flag}: {address} cannot be bound: {error}") from None
+            await server.start()
+        self.grpc_port, self.control_port = bound[0], bound[-1]
+        if flags.health is not None:
+            try:
+                await self._health_port.listen(str(flags.health))
+            except OSError as error:
+                raise StartError(f"--health: {flags.health} cannot be bound: {error}") from None
 
     async def load(self) -> None:
         """Loads the embedding model, unless the policy needs none; then health is SERVING."""
@@ -208,11 +261,15 @@ class RouterServer:
         if self._http is not None:
             self._http.should_exit = True
         await self._grpc.stop(self.settings.drain_seconds)
+        if self._control is not self._grpc:
+            await self._control.stop(None)
         if self._http_task is not None:
             await asyncio.wait({self._http_task}, timeout=self.settings.drain_seconds)
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
+        await self.results.close()
         await self.pool.close()
+        await self._health_port.close()
         if self._embedder is not None:
             await self._embedder.close()
 
@@ -220,6 +277,23 @@ class RouterServer:
         status = health_pb2.HealthCheckResponse
         for name in HEALTH_NAMES:
             await self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _callers(flags: Flags) -> Callers:
+    try:
+        return Callers(flags.keys)
+    except KeyFileError as error:
+        raise StartError(f"--keys: {flags.keys}: {error}") from None
+
+
+def _tls(flags: Flags, service: DiffusionService) -> Tls | None:
+    if flags.tls_dir is None:
+        return None
+    wanted = service.spec.security.tls or TlsSpec(directory=str(flags.tls_dir))
+    try:
+        return Tls(flags.tls_dir, mutual=wanted.mutual, server_name=wanted.server_name)
+    except TlsError as error:
+        raise StartError(f"--tls-dir: {error}") from None
 
 
 def _bind(flag: str, address: Address) -> socket.socket:
@@ -296,7 +370,19 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     parser.add_argument(
         "--console", choices=get_args(ConsoleMode), help="in place of spec.router.console"
     )
+    for name, says in (
+        ("--keys", "file of the API keys that clients must bring; absent: anybody may ask"),
+        ("--tls-dir", "tls.crt, tls.key and ca.crt; absent: no TLS"),
+    ):
+        parser.add_argument(name, type=Path, help=says)
+    for name, says in (
+        ("--control", "a port of its own for RouterControl, apart from the clients'"),
+        ("--health", "serves grpc.health alone, without TLS, for probes"),
+    ):
+        parser.add_argument(name, type=Address.parse, metavar="HOST:PORT", help=says)
     given = parser.parse_args(arguments)
+    if given.keys is not None and given.control is None:
+        parser.error("--keys: needs --control: else every client may give the router plans")
     return Flags(
         given.grpc,
         given.http,
@@ -306,6 +392,10 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.linger_seconds,
         given.drain_seconds,
         given.console,
+        given.keys,
+        given.tls_dir,
+        given.control,
+        given.health,
     )
 
 

@@ -58,6 +58,8 @@ class Job:
     preview_steps: int = 0
     #: The K that it must be served at, whatever the policy; None: the policy's choice.
     skipped_steps: int | None = None
+    #: Who pays for it, see `access`: requests of different owners share the queue fairly.
+    owner: str = ""
 
 
 @dataclass(frozen=True)

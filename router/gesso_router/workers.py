@@ -23,6 +23,7 @@ import numpy.typing as npt
 from gesso.codebook import to_bytes
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.tls import Tls, open_channel
 from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
@@ -56,6 +57,7 @@ _RETRYABLE = {
 class _Link:
     channel: grpc.aio.Channel
     stub: Any
+    tls_version: int = 0
     poller: asyncio.Task[None] | None = None
     calls: set[Any] = field(default_factory=set)
     placing: asyncio.Task[None] | None = None
@@ -70,8 +72,13 @@ class WorkerPool:
         settings: RouterSettings,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[], None] = lambda: None,
+        tls: Tls | None = None,
     ) -> None:
-        """`on_change` is called after every report and loss: who waits for a worker may look again."""
+        """`on_change` is called after every report and loss: who waits for a worker may look again.
+
+        With `tls`, links are opened anew when its files have changed.
+        """
+        self._tls = tls
         self._fleet = fleet
         self._settings = settings
         self._clock = clock
@@ -93,12 +100,16 @@ class WorkerPool:
             if link := self._links.pop(name, None):
                 self._retire(link)
         for name in came:
-            address = self._fleet.address(name)
-            assert address is not None
-            channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-            link = _Link(channel, worker_pb2_grpc.WorkerStub(channel))
-            self._links[name] = link
-            link.poller = asyncio.create_task(self._poll(name, link), name=f"stats {name}")
+            self._open(name)
+
+    def _open(self, name: str) -> None:
+        address = self._fleet.address(name)
+        assert address is not None
+        version = self._tls.refresh() if self._tls is not None else 0
+        channel = open_channel(self._tls, address, _CHANNEL_OPTIONS)
+        link = _Link(channel, worker_pb2_grpc.WorkerStub(channel), version)
+        self._links[name] = link
+        link.poller = asyncio.create_task(self._poll(name, link), name=f"stats {name}")
 
     async def close(self) -> None:
         """Ends every poll and call."""
@@ -160,7 +171,8 @@ class WorkerPool:
         call = link.stub.Generate(request, timeout=timeout_seconds)
         link.calls.add(call)
         try:
-            async for event in call:
+            # Not `async for`: an iterator that is left early keeps the image until garbage is collected.
+            while (event := await call.read()) is not grpc.aio.EOF:
                 if event.WhichOneof("event") == "image":
                     image: worker_pb2.WorkerImage = event.image
                     return image
@@ -223,6 +235,10 @@ class WorkerPool:
                 if self.probes.behind(name) and (link.placing is None or link.placing.done()):
                     link.placing = asyncio.create_task(self._place(name, link), name="place")
             await asyncio.sleep(max(0.02, settings.stats_interval - (self._clock() - asked)))
+            if self._tls is not None and self._tls.refresh() != link.tls_version:
+                # A channel keeps the certificates that it was opened with; its requests are let finish.
+                self._open(name)
+                self._retire(link)
 
     def _take(self, name: str, answer: worker_pb2.StatsResponse, asked: float) -> None:
         try:

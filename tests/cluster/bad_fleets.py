@@ -143,6 +143,20 @@ BAD_FLEETS = (
         both(f"disk of {size}", "spec.cache.disk", {"size": size}, ALLOWED, size)
         for size in ("128Mo", "0", "1025Pi")
     ),
+    both(
+        "TLS without files",
+        "spec.security.tls",
+        {"mutual": True},
+        "secretName, or directory for a fleet on one machine, is needed",
+        "neither",
+    ),
+    both(
+        "keys without a file",
+        "spec.security.keys",
+        {"key": "keys.yaml"},
+        "secretName, or file for a fleet on one machine, is needed",
+        "neither",
+    ),
     *(
         both(f"models in {size}", "spec.workers.modelMemory", size, ALLOWED)
         for size in ("16Go", "0", "1025Pi")

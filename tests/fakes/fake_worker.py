@@ -17,6 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gesso.rpc.v1 import image_pb2, worker_pb2, worker_pb2_grpc
+from gesso.tls import Tls, add_port
 
 
 @dataclass
@@ -72,13 +73,13 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
         self._done = 0
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, port: int = 0) -> FakeWorker:
+    async def start(self, port: int = 0, tls: Tls | None = None) -> FakeWorker:
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         worker_pb2_grpc.add_WorkerServicer_to_server(self, self._server)
         health_servicer = health.aio.HealthServicer()
         await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
-        bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        bound = add_port(self._server, f"127.0.0.1:{port}", tls, mutual=tls is not None)
         await self._server.start()
         self.address = f"127.0.0.1:{bound}"
         return self
@@ -126,9 +127,10 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
                         await context.abort(failure.code, "told to fail")
                     await asyncio.sleep(self.step_seconds)
                     await self.thawed.wait()
-                    yield worker_pb2.WorkerEvent(
-                        progress=image_pb2.Progress(step=step + 1, steps=self.steps)
-                    )
+                    progress = image_pb2.Progress(step=step + 1, steps=self.steps)
+                    if request.preview_steps and (step + 1 - skipped) % request.preview_steps == 0:
+                        progress.preview = f"preview at {step + 1}".encode()
+                    yield worker_pb2.WorkerEvent(progress=progress)
         except asyncio.CancelledError:
             self.cancelled.append(request.request_id)
             self.saw_cancel.set()

@@ -44,6 +44,8 @@ class Process:
     grpc_port: int
     http_port: int
     stderr: Path
+    #: Where it is controlled, if not on the clients' port.
+    control_port: int = 0
 
     async def ended(self) -> int:
         return await asyncio.to_thread(self.popen.wait, 15)
@@ -56,7 +58,10 @@ class Client:
         self.process = process
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{process.grpc_port}")
         self.images = image_pb2_grpc.ImageServiceStub(self.channel)
-        self.control = router_pb2_grpc.RouterControlStub(self.channel)
+        self.control_channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{process.control_port or process.grpc_port}"
+        )
+        self.control = router_pb2_grpc.RouterControlStub(self.control_channel)
         self.http = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{process.http_port}", timeout=20, trust_env=False
         )
@@ -125,7 +130,10 @@ def free_ports() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def router_process(
-    folder: Path, policy: str = "QualityAware", service: Path | None = None
+    folder: Path,
+    policy: str = "QualityAware",
+    service: Path | None = None,
+    extra: dict[str, str] | None = None,
 ) -> Iterator[Process]:
     """A router that serves, stopped at the end whatever happens; `service` in place of one with that policy."""
     grpc_port, http_port = free_ports()
@@ -137,10 +145,12 @@ def router_process(
             "--http": f"127.0.0.1:{http_port}",
             "--service": str(service or write_service(folder, policy)),
             "--state-dir": str(folder / "state"),
+            **(extra or {}),
         },
     )
+    health_at = (extra or {}).get("--health", f"127.0.0.1:{grpc_port}")
     try:
-        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        with grpc.insecure_channel(health_at) as channel:
             grpc.channel_ready_future(channel).result(timeout=60)
             health = health_pb2_grpc.HealthStub(channel)
             for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
@@ -159,6 +169,7 @@ async def client_of(process: Process) -> AsyncIterator[Client]:
         yield client
     finally:
         await client.channel.close()
+        await client.control_channel.close()
         await client.http.aclose()
 
 

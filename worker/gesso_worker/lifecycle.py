@@ -15,8 +15,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gesso.api import DiffusionService
+from gesso.health import HealthPort
 from gesso.malformed import RefuseMalformed
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.tls import Tls, add_port
 from gesso_worker.cache.folder import FolderError
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
 from gesso_worker.defaults import FETCH_DEADLINE_S
@@ -52,19 +54,21 @@ async def serve(
     disk: tuple[Path, int] | None = None,
     fetch_deadline_s: float = FETCH_DEADLINE_S,
     metrics: str | None = None,
+    tls: Tls | None = None,
+    health_at: str | None = None,
 ) -> int:
     """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
 
     After the signal requests are still taken for `linger_s`, since routers hear of the end a little later;
     what is accepted by then has `drain_s` to finish. `disk` is the folder of the cache's tier on disk, and its
     bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for, `metrics` the HOST:PORT
-    that Prometheus scrapes.
+    that Prometheus scrapes. `health_at` is a HOST:PORT for grpc.health alone, without TLS.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loader, peers = Loader(service, threads), Peers()
+    loader, peers = Loader(service, threads), Peers(tls)
 
     def make(model: str, loaded: Loaded) -> Serving:
         assert servicer.store is not None
@@ -75,9 +79,15 @@ async def serve(
     bound = service.spec.workers.model_memory_bytes
     holder = ModelHolder(loader, make, bound_bytes=default_bound() if bound is None else bound)
     servicer = WorkerServicer(name, service.ladder, holder)
-    server, healthy = await _listen(listen, servicer)
+    server, healthy = await _listen(listen, servicer, tls)
+    port = HealthPort(healthy)
     scraped = None
     try:
+        if health_at is not None:
+            try:
+                await port.listen(health_at)
+            except OSError as error:
+                raise StartError(f"--health: {health_at} cannot be bound: {error}") from None
         if metrics is not None:
             scraped = serve_metrics(metrics, servicer.stats)
         loading = asyncio.ensure_future(loader.load(OWN))
@@ -118,13 +128,14 @@ async def serve(
         await servicer.end()
         servicer.close()
         await server.stop(STOP_S)
+        await port.close()
         if servicer.store is not None:
             await asyncio.to_thread(servicer.store.shard.close, FLUSH_S)
         await peers.close()
 
 
 async def _listen(
-    listen: str, servicer: WorkerServicer
+    listen: str, servicer: WorkerServicer, tls: Tls | None
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
         interceptors=[RefuseMalformed()],
@@ -143,7 +154,7 @@ async def _listen(
     )
     await _set(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     try:
-        bound = server.add_insecure_port(listen)
+        bound = add_port(server, listen, tls, mutual=tls is not None and tls.mutual)
     except RuntimeError:
         bound = 0
     if not bound:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.quantity import parse_bytes
+from gesso.api.security import TlsSpec
+from gesso.tls import Tls, TlsError
 from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.errors import StartError
 
@@ -42,6 +44,8 @@ class Flags:
     cache_disk_bytes: int | None = None
     fetch_deadline_s: float = FETCH_DEADLINE_S
     metrics: str | None = None
+    tls_dir: Path | None = None
+    health: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,12 +95,22 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serves /metrics for Prometheus; absent: not at all"
     )
+    parser.add_argument(
+        "--tls-dir", type=Path, metavar="DIR", help="tls.crt, tls.key and ca.crt; absent: no TLS"
+    )
+    parser.add_argument(
+        "--health", metavar="HOST:PORT", help="serves grpc.health alone, without TLS, for probes"
+    )
     given = parser.parse_args(arguments)
     if not _NAME.fullmatch(given.name):
         raise StartError(
             f"--name: {given.name!r} is not allowed: letters, digits, '-', '.', '_', at most 63"
         )
-    for flag, address in (("--listen", given.listen), ("--metrics", given.metrics)):
+    for flag, address in (
+        ("--listen", given.listen),
+        ("--metrics", given.metrics),
+        ("--health", given.health),
+    ):
         host, _, port = (address or "any:1").rpartition(":")
         if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
             raise StartError(f"{flag}: {address!r} is not allowed: HOST:PORT, port 1 to 65535")
@@ -136,6 +150,8 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         disk_bytes,
         given.fetch_deadline_ms / 1000,
         given.metrics,
+        given.tls_dir,
+        given.health,
     )
 
 
@@ -160,6 +176,17 @@ def disk_place(flags: Flags, service: DiffusionService) -> tuple[Path, int] | No
     return flags.cache_dir, size
 
 
+def load_tls(flags: Flags, service: DiffusionService) -> Tls | None:
+    """TLS of the folder that the flags name, as the service wants it. Raises StartError."""
+    if flags.tls_dir is None:
+        return None
+    wanted = service.spec.security.tls or TlsSpec(directory=str(flags.tls_dir))
+    try:
+        return Tls(flags.tls_dir, mutual=wanted.mutual, server_name=wanted.server_name)
+    except TlsError as error:
+        raise StartError(f"--tls-dir: {error}") from None
+
+
 def check_listen(listen: str) -> None:
     """Tries to bind, since gRPC that fails to writes lines of its own. Raises StartError."""
     host, _, port = listen.rpartition(":")
@@ -180,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
         service = read_service(flags.service)
         check_listen(flags.listen)
+        tls = load_tls(flags, service)
         # Before torch and FAISS are imported, which read them once.
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(flags.threads)
@@ -201,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 disk_place(flags, service),
                 flags.fetch_deadline_s,
                 flags.metrics,
+                tls,
+                flags.health,
             )
         )
     except StartError as error:

@@ -12,6 +12,7 @@ from gesso.api.base import PATTERNS, QUANTITY, SERVICE_NAME
 from gesso.api.model import PVC_PATTERN
 from gesso.api.pods import OWN_KEYS, OWN_KEYS_ALLOWED, OWN_PREFIX
 from gesso.api.quantity import ALLOWED, LARGEST_BYTES, PATTERN
+from gesso.api.security import KEY_ALLOWED, KEYS_SOMEWHERE, TLS_SOMEWHERE
 from gesso.api.service import LEAST_STEP_SECONDS
 
 
@@ -182,6 +183,19 @@ RULES = (
         )
         for at in ("spec.cache.capacity", "spec.cache.disk.size", "spec.workers.modelMemory")
     ),
+    Rule(
+        "spec.security.tls",
+        "has(self.secretName) || has(self.directory)",
+        TLS_SOMEWHERE,
+        "'neither'",
+    ),
+    Rule(
+        "spec.security.keys",
+        "has(self.secretName) || has(self.file)",
+        KEYS_SOMEWHERE,
+        "'neither'",
+    ),
+    Rule("spec.security.keys", "!self.key.contains('/')", KEY_ALLOWED, "self.key", field=".key"),
     *(
         Rule(
             f"spec.{part}.podTemplate.metadata.{field}",

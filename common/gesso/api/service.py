@@ -12,6 +12,7 @@ from gesso.api.fleet import DEFAULT_EMBEDDING, RouterSpec, WorkersSpec
 from gesso.api.model import DEFAULT_LADDER, ModelSpec, VariantSpec
 from gesso.api.pods import INT_OR_STRING, whole_as_text
 from gesso.api.quantity import parse_bytes
+from gesso.api.security import SecuritySpec
 from gesso.api.status import ServiceStatus
 from gesso.builtin import TINY_CLIP, TINY_SDXL
 
@@ -183,6 +184,9 @@ class ServiceSpec(ApiModel):
         default=CacheSpec(), description="The cache of intermediate latents in each worker."
     )
     router: RouterSpec = Field(default=RouterSpec(), description="The part that takes requests in.")
+    security: SecuritySpec = Field(
+        default=SecuritySpec(), description="TLS between the parts, API keys of clients."
+    )
     network_policy: bool = Field(
         default=False,
         description="Whether a NetworkPolicy lets only the service's own pods and the operator talk to "

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gesso.cli.console import EXIT_USAGE, CliError, err, say
 
-_MIB = 1024 * 1024
-_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+if TYPE_CHECKING:
+    from gesso.client.request import Format
+
+_SUFFIXES: dict[str, Format] = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,16 @@ class Wish:
     image_format: str | None = None
 
 
-def generate(wish: Wish, target: str, timeout_s: float) -> None:
+@dataclass(frozen=True)
+class Door:
+    """How the router is talked to: an API key, TLS, and whom to trust (a PEM file; None: the system's)."""
+
+    api_key: str | None = None
+    tls: bool = False
+    authority: Path | None = None
+
+
+def generate(wish: Wish, target: str, timeout_s: float, door: Door = Door()) -> None:
     """Sends the prompt to the router at `target` (host:port), writes the image, prints one line about it."""
     image_format = format_of(wish)
     if not wish.output.parent.is_dir():
@@ -33,44 +50,40 @@ def generate(wish: Wish, target: str, timeout_s: float) -> None:
             f"-o {wish.output}: the folder {wish.output.parent} does not exist", EXIT_USAGE
         )
     # Imported here: gRPC takes longer to import than `gesso validate` takes in all.
-    import grpc
+    from gesso.client import Client, GenerateError, InvalidRequestError, Progress
+    from gesso.client import Wish as Asked
 
-    from gesso.rpc.v1 import image_pb2, image_pb2_grpc
-
-    fields = {
-        "seed": wish.seed,
-        "slo_seconds": wish.slo_seconds,
-        "min_quality": wish.min_quality,
-        "guidance_scale": wish.guidance,
-    }
     try:
-        request = image_pb2.GenerateRequest(
-            prompt=wish.prompt,
+        asked = Asked(
+            wish.prompt,
             negative_prompt=wish.negative,
-            format=f"IMAGE_FORMAT_{image_format}",
-            **{k: v for k, v in fields.items() if v is not None},  # type: ignore[arg-type]
+            seed=wish.seed,
+            guidance_scale=wish.guidance,
+            slo_seconds=wish.slo_seconds,
+            min_quality=wish.min_quality,
+            format=image_format,
         )
+        asked.as_message()
     except ValueError as error:
         raise CliError(f"the request cannot be sent: {error}", EXIT_USAGE) from None
-    options = [("grpc.max_receive_message_length", 64 * _MIB), ("grpc.enable_http_proxy", 0)]
-    image = None
+    authority = None if door.authority is None else _read(door.authority)
     try:
-        with grpc.insecure_channel(target, options=options) as channel:
-            stub = image_pb2_grpc.ImageServiceStub(channel)
-            with err.status("waiting") as spinner:
-                for event in stub.Generate(request, timeout=timeout_s):
-                    kind = event.WhichOneof("event")
-                    if kind == "started":
-                        spinner.update(f"{event.started.worker} K={event.started.skipped_steps}")
-                    elif kind == "progress":
-                        spinner.update(f"step {event.progress.step} of {event.progress.steps}")
-                    elif kind == "image":
-                        image = event.image
-    except grpc.RpcError as error:
-        usage = error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        raise CliError(_rpc_text(error, target), EXIT_USAGE if usage else 1) from None
-    if image is None:
-        raise CliError(f"the router at {target} ended the call without an image")
+        with (
+            Client(target, api_key=door.api_key, tls=door.tls, authority=authority) as client,
+            err.status("waiting") as spinner,
+        ):
+
+            def tell(now: Progress) -> None:
+                if now.steps:
+                    spinner.update(f"step {now.step} of {now.steps}")
+                elif now.worker:
+                    spinner.update(f"{now.worker} K={now.skipped_steps}")
+
+            image = client.generate(asked, timeout_seconds=timeout_s, on_progress=tell)
+    except GenerateError as error:
+        usage = isinstance(error, InvalidRequestError)
+        told = _rpc_text(error.__cause__ or error, target)
+        raise CliError(told, EXIT_USAGE if usage else 1) from None
     try:
         wish.output.write_bytes(image.data)
     except OSError as error:
@@ -84,11 +97,18 @@ def generate(wish: Wish, target: str, timeout_s: float) -> None:
     )
 
 
-def format_of(wish: Wish) -> str:
-    """PNG, JPEG or WEBP: as asked, else by the file's suffix. Raises CliError for any other."""
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CliError(f"--ca {path}: {error.strerror or error}", EXIT_USAGE) from None
+
+
+def format_of(wish: Wish) -> Format:
+    """png, jpeg or webp: as asked, else by the file's suffix. Raises CliError for any other."""
     if wish.image_format is not None:
-        chosen = wish.image_format.upper().replace("JPG", "JPEG")
-        if chosen not in _SUFFIXES.values():
+        chosen = _SUFFIXES.get(f".{wish.image_format.lower()}")
+        if chosen is None:
             raise CliError(
                 f"--format {wish.image_format!r} is not allowed: png, jpeg, webp", EXIT_USAGE
             )

@@ -73,6 +73,14 @@ def generate(
     timeout: Annotated[
         float, typer.Option(min=0.1, max=3600, help="Seconds to wait at most.")
     ] = 120,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="GESSO_API_KEY", help="If the service asks for one."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="The router has TLS.")] = False,
+    ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the authority to trust; means --tls.")
+    ] = None,
     name: Name = None,
     state_dir: Place = None,
 ) -> None:
@@ -81,7 +89,7 @@ def generate(
     generating.format_of(wish)
     if target is None:
         target = find.running_state(find.find_state_dir(name, state_dir)).grpc
-    generating.generate(wish, target, timeout)
+    generating.generate(wish, target, timeout, generating.Door(api_key, tls, ca))
 
 
 @app.command()

@@ -55,7 +55,7 @@ async def serve(flags: Flags, log: Log) -> int:
     tools = Tools(
         api=api,
         world=world,
-        clients=lambda: GuardedClients(lambda: leadership.held, slots),
+        clients=lambda tls: GuardedClients(lambda: leadership.held, slots, tls),
         writer=StatusWriter(api, log),
         events=EventSink(api, flags.pod, log),
         defaults=Defaults(
@@ -69,6 +69,7 @@ async def serve(flags: Flags, log: Log) -> int:
         leads=lambda: leadership.held,
         # One thread for all: the solver keeps threads and memory of its own for each that calls it.
         planner=ThreadPoolExecutor(1, "planner"),
+        tls_folder=flags.tls_dir,
     )
     manager = Manager(tools)
     watches = Watches(world, flags.namespaces)

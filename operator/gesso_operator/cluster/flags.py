@@ -36,6 +36,7 @@ class Flags:
     host: str
     port: int
     pod: str
+    tls_dir: Path | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,6 +66,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     parser.add_argument(
         "--http", default="0.0.0.0:8080", metavar="HOST:PORT", help="health and metrics"
     )
+    parser.add_argument(
+        "--tls-dir",
+        type=Path,
+        metavar="DIR",
+        help="tls.crt, tls.key and ca.crt to talk to services with that have spec.security.tls",
+    )
     given = parser.parse_args(arguments)
     for namespace in given.namespace:
         if not re.match(DNS_LABEL, namespace):
@@ -88,6 +95,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         host=host,
         port=int(port),
         pod=environment.get("POD_NAME") or "gesso-operator",
+        tls_dir=given.tls_dir,
     )
 
 

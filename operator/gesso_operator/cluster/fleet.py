@@ -111,8 +111,10 @@ class PodFleet:
 
     def routers(self) -> Mapping[str, str]:
         """Routers that are ready, by the pod's name."""
+        guarded = self.owned.service.spec.security.on
+        port = names.CONTROL_PORT if guarded else names.GRPC_PORT
         return {
-            p.name: f"{p.ip}:{names.GRPC_PORT}"
+            p.name: f"{p.ip}:{port}"
             for p in self._world.pods(self.key, names.ROUTER)
             if p.ready and p.ip and not p.deleting
         }

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from gesso.rpc.v1 import router_pb2, worker_pb2
+from gesso.tls import Tls
 from gesso_operator.clients import Clients, Failure
 from gesso_operator.cluster.api import Api, ApiError, Object
 
@@ -32,9 +33,11 @@ class GuardedApi(Api):
 class GuardedClients(Clients):
     """Asks always, assigns and pushes plans only while leading."""
 
-    def __init__(self, leads: Callable[[], bool], slots: asyncio.Semaphore) -> None:
+    def __init__(
+        self, leads: Callable[[], bool], slots: asyncio.Semaphore, tls: Tls | None = None
+    ) -> None:
         """`leads` is asked before each act; `slots` is shared by the clients of all services."""
-        super().__init__(slots=slots)
+        super().__init__(slots=slots, tls=tls)
         self._leads = leads
 
     async def assign(

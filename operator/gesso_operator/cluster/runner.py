@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from gesso.api import (
     ConditionType,
@@ -18,6 +19,7 @@ from gesso.api import (
     service_of,
     transition,
 )
+from gesso.tls import Tls, TlsError
 from gesso_operator.clients import Clients
 from gesso_operator.cluster import names
 from gesso_operator.cluster.api import Api, ApiError
@@ -47,13 +49,15 @@ class Tools:
 
     api: Api
     world: World
-    clients: Callable[[], Clients]
+    clients: Callable[[Tls | None], Clients]
     writer: StatusWriter
     events: EventSink
     defaults: Defaults
     log: Log
     leads: Callable[[], bool]
     planner: Executor
+    #: Of the operator's own certificate, for services with TLS.
+    tls_folder: Path | None = None
 
 
 class Runner:
@@ -71,7 +75,7 @@ class Runner:
         self._on_decision = on_decision
         self._tools, self._clock = tools, clock
         self._applied = Applied(tools.api, tools.world)
-        self._clients = tools.clients()
+        self._clients = tools.clients(None)
         self._wake, self._look = asyncio.Event(), True
         self._fleet: PodFleet | None = None
         self._control: ControlLoop | None = None
@@ -176,6 +180,7 @@ class Runner:
         if service == self._service:
             return service
         owned = owned_of(service, body)
+        self._clients.tls = self._tls(service)
         if self._fleet is None:
             found = await self._tools.api.get(
                 "apps/v1", "StatefulSet", self.key.namespace, names.worker(self.key.name)
@@ -184,7 +189,7 @@ class Runner:
             self._fleet = PodFleet(
                 owned,
                 before,
-                self._tools.clients,
+                lambda: self._tools.clients(self._clients.tls),
                 self._applied,
                 self._tools.api,
                 self._tools.world,
@@ -208,6 +213,20 @@ class Runner:
             self._control.update(service)
         self._service = service
         return service
+
+    def _tls(self, service: DiffusionService) -> Tls | None:
+        """What the service is talked to with: without usable files nothing, and its parts do not answer."""
+        wanted, folder = service.spec.security.tls, self._tools.tls_folder
+        if wanted is None:
+            return None
+        if folder is None:
+            self._tools.log.error("no_tls", service=str(self.key), message="--tls-dir is not given")
+            return None
+        try:
+            return Tls(folder, mutual=wanted.mutual, server_name=wanted.server_name)
+        except TlsError as error:
+            self._tools.log.error("no_tls", service=str(self.key), message=str(error))
+            return None
 
     async def _objects(self, fleet: PodFleet) -> None:
         """Applies what is not as it should be. Raises ApiError."""

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from gesso.api import DiffusionService, ServiceStatus
 from gesso.api.local_state import Child, StateDir
@@ -54,6 +55,16 @@ class LocalFleet:
         file = str(state_dir.service_file.resolve())
         environment = child_environment(os.environ)
         on_disk = service.spec.cache.disk is not None
+        security = service.spec.security
+        tls = () if clients.tls is None else ("--tls-dir", str(clients.tls.folder.resolve()))
+        #: Where the router is controlled: apart from its clients, if anything is guarded.
+        self._control_address = self._router_address
+        guards: list[str] = [*tls]
+        if security.on:
+            self._control_address = f"{HOST}:{free_port(HOST)}"
+            guards += ["--control", self._control_address]
+        if security.keys is not None and security.keys.file is not None:
+            guards += ["--keys", str(Path(security.keys.file).resolve())]
 
         def worker(name: str) -> ManagedProcess:
             def command(address: str) -> list[str]:
@@ -62,6 +73,7 @@ class LocalFleet:
                     *("--listen", address, "--service", file, "--threads", "1"),
                     *("--fetch-deadline-ms", str(FETCH_DEADLINE_MS)),
                     *(("--cache-dir", str(state_dir.cache(name).resolve())) if on_disk else ()),
+                    *tls,
                 ]
 
             # A new port for each start: someone may have taken the old one meanwhile.
@@ -83,6 +95,7 @@ class LocalFleet:
                 *(sys.executable, "-m", router_module, "--grpc", address),
                 *("--http", self.http_address, "--service", file),
                 *("--state-dir", str(state_dir.path.resolve())),
+                *guards,
             ]
 
         self.router = ManagedProcess(
@@ -114,8 +127,8 @@ class LocalFleet:
         return self._router_address
 
     def routers(self) -> Mapping[str, str]:
-        """The one router."""
-        return {"router": self._router_address}
+        """The one router, by where it is controlled."""
+        return {"router": self._control_address}
 
     async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
         """Nothing: the router keeps its plan itself, and the number of processes is fixed."""

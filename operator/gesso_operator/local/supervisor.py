@@ -25,6 +25,7 @@ from typing import Any
 
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.local_state import LocalState, Phase, StateDir
+from gesso.tls import Tls, TlsError
 from gesso_operator.clients import Clients
 from gesso_operator.local.fleet import ROUTER_MODULE, WORKER_MODULE, LocalFleet
 from gesso_operator.local.ports import in_use
@@ -93,6 +94,22 @@ def _prepare(state_dir: StateDir, service_file: Path, grpc_port: int, http_port:
     return lock
 
 
+def _tls(service: DiffusionService) -> Tls | None:
+    """What the parts talk with. Raises UsageError where the service's files cannot be used."""
+    security = service.spec.security
+    if security.keys is not None and security.keys.file is None:
+        raise UsageError("spec.security.keys.file: is needed for a fleet on one machine")
+    wanted = security.tls
+    if wanted is None:
+        return None
+    if wanted.directory is None:
+        raise UsageError("spec.security.tls.directory: is needed for a fleet on one machine")
+    try:
+        return Tls(Path(wanted.directory), mutual=wanted.mutual, server_name=wanted.server_name)
+    except TlsError as error:
+        raise UsageError(f"spec.security.tls.directory: {error}") from None
+
+
 async def _serve(
     service: DiffusionService, state_dir: StateDir, flags: argparse.Namespace, log: Log
 ) -> int:
@@ -100,7 +117,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    clients = Clients()
+    clients = Clients(tls=_tls(service))
     fleet = LocalFleet(
         service,
         state_dir,

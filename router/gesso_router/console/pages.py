@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from gesso.rpc.v1 import image_pb2
+from gesso_router.access.http import caller_of, spend
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
@@ -113,7 +114,8 @@ def pages(watch: Watch) -> APIRouter:
         # A page of another origin cannot send this type without asking first, and is not answered.
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise HTTPException(415, "content-type: application/json is needed")
-        job = wished(await _body(request), watch.router)
+        job = caller_of(request).owns(wished(await _body(request), watch.router))
+        spend(request, 1)
         headers = {**HEADERS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
             events(watch.router, job), media_type="text/event-stream", headers=headers

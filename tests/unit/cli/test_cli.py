@@ -186,8 +186,8 @@ def test_old_status_of_a_running_supervisor_is_stale():
 
 
 def test_image_format_follows_the_suffix_or_the_flag():
-    assert format_of(Wish("x", Path("a.JPG"))) == "JPEG"
-    assert format_of(Wish("x", Path("a.bin"), image_format="webp")) == "WEBP"
+    assert format_of(Wish("x", Path("a.JPG"))) == "jpeg"
+    assert format_of(Wish("x", Path("a.bin"), image_format="webp")) == "webp"
     with pytest.raises(CliError, match=r"suffix '\.gif' is not allowed: \.png"):
         format_of(Wish("x", Path("a.gif")))
     with pytest.raises(CliError, match=r"--format 'tiff' is not allowed: png, jpeg, webp"):

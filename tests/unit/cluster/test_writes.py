@@ -154,5 +154,8 @@ async def test_a_loop_that_does_not_go_round_is_told():
 
 
 class FakeClients:
+    def __init__(self, tls):
+        self.tls = tls
+
     async def close(self):
         pass

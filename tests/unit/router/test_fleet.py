@@ -186,3 +186,21 @@ def test_a_full_batch_is_no_drift() -> None:
     assert made.views(10.2)[0].profile.step_seconds == pytest.approx(
         PROFILE.step_seconds[:2], rel=0.02
     )
+
+
+def test_a_worker_that_keeps_failing_is_left_alone_unless_it_is_the_last() -> None:
+    made = fleet("a", "b")
+    assert [made.failed("a", 10.0) for _ in range(3)] == [False, False, True]
+    assert made.usable == made.holding("") == ["b"]
+    assert [v.name for v in made.views(10.0)] == ["b"]
+    made.reported("a", READY, 10.5)
+    assert made.usable == ["b"]
+    made.reported("a", READY, 11.0)  # its time is over: it is tried again
+    assert made.usable == ["a", "b"]
+    assert made.failed("a", 11.0)
+    made.finished("a", made.sent("a", "1", 50, 11.0))
+    assert made.usable == ["a", "b"]  # an image came: all is well
+    for name in ("a", "b"):
+        for _ in range(3):
+            made.failed(name, 12.0)
+    assert made.usable == ["a", "b"]  # better to try than to refuse all

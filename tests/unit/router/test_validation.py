@@ -11,7 +11,7 @@ from router_kit import Clock, ScriptedPool, router, service
 from gesso.rpc.v1 import image_pb2
 from gesso_router.errors import Ending, RequestError
 from gesso_router.grpc_api import raw_of
-from gesso_router.http_api import parse
+from gesso_router.image_request import parse
 from gesso_router.validation import MAX_SEED, Raw, validate
 
 SPEC = service()
@@ -55,7 +55,8 @@ def test_grpc_fields(field: str, fields: dict[str, Any], message: str) -> None:
         ("prompt", {"prompt": ""}, "prompt: empty"),
         ("prompt", {"prompt": None}, "prompt: missing"),
         ("prompt", {"prompt": ["a"]}, r'prompt: .\["a"\]. is not allowed: a string'),
-        ("n", {"n": 5}, "n: 5 is not allowed: 1 to 4"),
+        ("n", {"n": 11}, "n: 11 is not allowed: 1 to 10"),
+        ("n", {"n": 2, "stream": True}, "n: 2 is not allowed: 1 with stream"),
         ("n", {"n": 0}, "n: 0"),
         ("n", {"n": True}, "n: 'true'"),
         ("n", {"n": 1.5}, "n: '1.5'"),
@@ -69,11 +70,26 @@ def test_grpc_fields(field: str, fields: dict[str, Any], message: str) -> None:
         ("slo_ms", {"slo_ms": 0}, "slo_ms: '0' is not allowed: above 0, at most 3.6e"),
         ("min_quality", {"min_quality": -0.1}, "min_quality: -0.1"),
         ("output_format", {"output_format": "gif"}, "output_format: 'gif' .* png, jpeg or webp"),
-        ("response_format", {"response_format": "url"}, "response_format: 'url' .* b64_json"),
+        (
+            "response_format",
+            {"response_format": "xml"},
+            "response_format: 'xml' .* b64_json or url",
+        ),
+        (
+            "response_format",
+            {"response_format": "url", "stream": True},
+            "response_format: 'url' .* b64_json with stream",
+        ),
         ("model", {"model": "dall-e-3"}, "model: 'dall-e-3' is not allowed: tiny"),
         ("user", {"user": "x" * 129}, "user: "),
-        ("stream", {"stream": True}, "stream: not supported: the parameters are prompt, model"),
-        ("quality", {"quality": "hd"}, "quality: not supported"),
+        ("stream", {"stream": "yes"}, "stream: '\"yes\"' is not allowed: true or false"),
+        ("partial_images", {"partial_images": 2}, "partial_images: 2 is not allowed: 0 without"),
+        ("partial_images", {"partial_images": 4, "stream": True}, "4 is not allowed: 0 to 3"),
+        ("slo_ms", {"slo_ms": 10**400}, "slo_ms: 'a number too large'"),
+        ("quality", {"quality": "hd"}, "quality: 'hd' is not allowed: auto"),
+        ("background", {"background": "transparent"}, "background: .* auto or opaque"),
+        ("style", {"style": "vivid"}, "style: not supported: the parameters are prompt, model"),
+        ("user", {"safety_identifier": "x" * 129}, "user: "),
     ],
 )
 def test_http_fields(field: str, fields: dict[str, Any], message: str) -> None:
@@ -122,7 +138,7 @@ def test_several_images_differ_by_seed_and_id() -> None:
         "model": "tiny",
         "min_quality": 0.9,
     }
-    jobs = parse(json.dumps(body).encode(), HTTP)
+    jobs = parse(json.dumps(body).encode(), HTTP).jobs
     assert [j.seed for j in jobs] == [7, 8, 9]
     assert len({j.request_id for j in jobs}) == 3
     assert {(j.slo_seconds, j.tenant, j.format, j.min_quality) for j in jobs} == {
@@ -131,5 +147,6 @@ def test_several_images_differ_by_seed_and_id() -> None:
 
 
 def test_null_and_auto_are_absent() -> None:
-    (job,) = parse(b'{"prompt": "a star", "seed": null, "n": null, "size": "auto"}', HTTP)
+    body = b'{"prompt": "a star", "seed": null, "n": null, "size": "auto"}'
+    (job,) = parse(body, HTTP).jobs
     assert (job.width, job.height) == (64, 64)

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.tls import Tls, open_channel
 from gesso_worker.cache.latent_file import Latents
 from gesso_worker.cache.records import HeldLatents, Portable, Post
 
@@ -28,7 +29,9 @@ class PeerError(Exception):
 class Peers:
     """Channels to other workers, the least recently used closed beyond 64. Lives on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None) -> None:
+        self._tls = tls
+        self._tls_version = 0
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -122,22 +125,30 @@ class Peers:
         await asyncio.gather(*(c.close(None) for c in channels), *self._closing)
 
     def _channel(self, address: str) -> grpc.aio.Channel:
+        if self._tls is not None and self._tls.refresh() != self._tls_version:
+            # A channel keeps the certificates that it was opened with.
+            self._tls_version = self._tls.version
+            while self._channels:
+                self._close_oldest()
         channel = self._channels.get(address)
         if channel is None:
-            limits = [
+            limits = (
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
                 # A peer that was started anew is found again at once, not after gRPC's two minutes.
                 ("grpc.max_reconnect_backoff_ms", 1000),
-            ]
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=limits)
+            )
+            channel = self._channels[address] = open_channel(self._tls, address, limits)
         self._channels.move_to_end(address)
         if len(self._channels) > _MOST_CHANNELS:
-            _, oldest = self._channels.popitem(last=False)
-            task = asyncio.ensure_future(oldest.close(_CLOSE_S))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_oldest()
         return channel
+
+    def _close_oldest(self) -> None:
+        _, oldest = self._channels.popitem(last=False)
+        task = asyncio.ensure_future(oldest.close(_CLOSE_S))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
 def pack(held: HeldLatents) -> worker_pb2.FetchLatentsResponse:

@@ -23,6 +23,8 @@ STATE_FOLDER = "/var/lib/gesso"
 HUB_FOLDER = "/var/cache/huggingface"
 MODEL_FOLDER = "/models"
 CACHE_FOLDER = "/var/cache/gesso"
+TLS_FOLDER = "/etc/gesso/tls"
+KEYS_FOLDER = "/etc/gesso/keys"
 #: Between a pod's end and the moment at which nobody sends to it any more.
 LINGER_S = 4
 #: For what is accepted by then: the longest deadline of an SLO that is meant, and some.
@@ -142,6 +144,35 @@ def templated(
     template: Object = merged(merged(base, defaults), mine)
     template["metadata"]["labels"].update(labels)
     return template
+
+
+def guarded_args(service: DiffusionService) -> list[str]:
+    """Flags of router and worker alike for TLS: probes find health in clear on a port of its own."""
+    tls = service.spec.security.tls
+    if tls is None:
+        return []
+    folder = TLS_FOLDER if tls.secret_name is not None else tls.directory
+    return ["--tls-dir", str(folder), "--health", f"0.0.0.0:{names.HEALTH_PORT}"]
+
+
+def guarded_volumes(service: DiffusionService) -> tuple[list[Object], list[Object]]:
+    """Volumes and mounts of the certificate's Secret; what changes in it is seen in the pod by itself."""
+    tls = service.spec.security.tls
+    if tls is None or tls.secret_name is None:
+        return [], []
+    return secret_volume("tls", tls.secret_name, TLS_FOLDER)
+
+
+def secret_volume(name: str, secret: str, folder: str) -> tuple[list[Object], list[Object]]:
+    """A Secret as a volume, and its mount: for the pod's own user to read only."""
+    source = {"secretName": secret, "defaultMode": 0o440}
+    mount = {"name": name, "mountPath": folder, "readOnly": True}
+    return [{"name": name, "secret": source}], [mount]
+
+
+def health_port(service: DiffusionService, otherwise: int) -> int:
+    """Where a pod tells its health to the kubelet."""
+    return otherwise if service.spec.security.tls is None else names.HEALTH_PORT
 
 
 def token_env(service: DiffusionService) -> list[Object]:

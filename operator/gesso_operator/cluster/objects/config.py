@@ -87,6 +87,7 @@ def worker_hash(service: DiffusionService) -> str:
             _dump(spec.cache),
             spec.workers.max_batch,
             spec.workers.model_memory,
+            *_guarded(service),
         ]
     )
 
@@ -102,8 +103,15 @@ def router_hash(service: DiffusionService) -> str:
             spec.scheduling.policy,
             spec.router.embedding,
             spec.workers.max_batch,
+            *_guarded(service),
         ]
     )
+
+
+def _guarded(service: DiffusionService) -> list[Object]:
+    """Nothing where nothing is guarded: pods of a service that says nothing of it stay as they are."""
+    security = service.spec.security
+    return [_dump(security)] if security.on else []
 
 
 def _dump(model: Any) -> Object:

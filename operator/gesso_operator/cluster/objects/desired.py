@@ -36,6 +36,8 @@ def desired(owned: Owned, defaults: Defaults, replicas: int) -> tuple[Object, ..
     ]
     if spec.network_policy:
         found.append(guards.worker_policy(owned))
+        if spec.security.on:
+            found.append(guards.control_policy(owned))
     if defaults.monitors:
         found.append(guards.pod_monitor(owned))
     workers = worker.stateful_set(
@@ -49,6 +51,11 @@ def desired(owned: Owned, defaults: Defaults, replicas: int) -> tuple[Object, ..
 
 def unwanted(owned: Owned) -> tuple[tuple[str, str, str], ...]:
     """What must not be there though it once may have been: (apiVersion, kind, name)."""
-    if owned.service.spec.network_policy:
-        return ()
-    return (("networking.k8s.io/v1", "NetworkPolicy", names.worker(owned.name)),)
+    spec = owned.service.spec
+    kept = {
+        names.worker(owned.name): spec.network_policy,
+        names.router(owned.name): spec.network_policy and spec.security.on,
+    }
+    return tuple(
+        ("networking.k8s.io/v1", "NetworkPolicy", n) for n, keep in kept.items() if not keep
+    )

@@ -60,14 +60,40 @@ def worker_policy(owned: Owned) -> Object:
     }
 
 
+def control_policy(owned: Owned) -> Object:
+    """Who may talk to a guarded router: anybody to the clients' ports, the operator alone to control it."""
+    operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": dict(OPERATOR_LABELS)}}
+    public = (names.HTTP_PORT, names.GRPC_PORT, names.HEALTH_PORT)
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": owned.metadata(names.router(owned.name), names.ROUTER),
+        "spec": {
+            "podSelector": {"matchLabels": names.selector(owned.name, names.ROUTER)},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"ports": [{"protocol": "TCP", "port": port} for port in public]},
+                {
+                    "from": [operator],
+                    "ports": [{"protocol": "TCP", "port": names.CONTROL_PORT}],
+                },
+            ],
+        },
+    }
+
+
 def pod_monitor(owned: Owned) -> Object:
-    """Has the Prometheus operator scrape the routers."""
+    """Has the Prometheus operator scrape the routers, over TLS where they have it."""
+    endpoint: Object = {"port": "http", "path": "/metrics"}
+    if owned.service.spec.security.tls is not None:
+        # By the pod's address, which no certificate names.
+        endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
         "metadata": owned.metadata(names.router(owned.name), names.ROUTER),
         "spec": {
             "selector": {"matchLabels": names.selector(owned.name, names.ROUTER)},
-            "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],
+            "podMetricsEndpoints": [endpoint],
         },
     }

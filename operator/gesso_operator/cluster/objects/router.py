@@ -8,6 +8,7 @@ from typing import Any
 from gesso_operator.cluster import names
 from gesso_operator.cluster.objects.common import (
     DRAIN_S,
+    KEYS_FOLDER,
     LINGER_S,
     PLAN_FILE,
     PLAN_FOLDER,
@@ -17,9 +18,13 @@ from gesso_operator.cluster.objects.common import (
     Object,
     Owned,
     common_env,
+    guarded_args,
+    guarded_volumes,
+    health_port,
     mounts,
     pod,
     probes,
+    secret_volume,
     templated,
     token_env,
 )
@@ -65,7 +70,24 @@ def service(owned: Owned) -> Object:
     }
 
 
+def _guards(owned: Owned) -> tuple[list[str], list[Object], list[Object]]:
+    """Flags, volumes and mounts of what guards a router."""
+    security = owned.service.spec.security
+    args, (extra, extra_mounts) = guarded_args(owned.service), guarded_volumes(owned.service)
+    if security.on:
+        args += ["--control", f"0.0.0.0:{names.CONTROL_PORT}"]
+    keys = security.keys
+    if keys is not None and keys.secret_name is not None:
+        volume, mount = secret_volume("keys", keys.secret_name, KEYS_FOLDER)
+        args += ["--keys", f"{KEYS_FOLDER}/{keys.key}"]
+        return args, [*extra, *volume], [*extra_mounts, *mount]
+    if keys is not None:
+        args += ["--keys", str(keys.file)]
+    return args, extra, extra_mounts
+
+
 def _pod(owned: Owned, image: str) -> Object:
+    guards, guard_volumes, guard_mounts = _guards(owned)
     container: Object = {
         "image": image,
         "command": ["python", "-m", "gesso_router.server"],
@@ -74,6 +96,7 @@ def _pod(owned: Owned, image: str) -> Object:
             *("--service", f"{SERVICE_FOLDER}/{SERVICE_FILE}", "--state-dir", STATE_FOLDER),
             *("--plan-file", f"{PLAN_FOLDER}/{PLAN_FILE}"),
             *("--linger-seconds", str(LINGER_S), "--drain-seconds", str(DRAIN_S)),
+            *guards,
         ],
         "env": [*common_env(), *token_env(owned.service)],
         "ports": [
@@ -84,14 +107,16 @@ def _pod(owned: Owned, image: str) -> Object:
             *mounts(),
             {"name": "plan", "mountPath": PLAN_FOLDER, "readOnly": True},
             {"name": "state", "mountPath": STATE_FOLDER},
+            *guard_mounts,
         ],
-        **probes(names.GRPC_PORT),
+        **probes(health_port(owned.service, names.GRPC_PORT)),
     }
     plan = {"name": names.plan_config(owned.name), "optional": True}
     extra: list[Object] = [
         {"name": "hub", "emptyDir": {}},
         {"name": "plan", "configMap": plan},
         {"name": "state", "emptyDir": {}},
+        *guard_volumes,
     ]
     service = owned.service
     return pod(owned, names.ROUTER, router_hash(service), service.spec.router, container, extra)

@@ -18,6 +18,9 @@ from gesso_operator.cluster.objects.common import (
     Object,
     Owned,
     common_env,
+    guarded_args,
+    guarded_volumes,
+    health_port,
     mounts,
     pod,
     probes,
@@ -100,7 +103,7 @@ def headless_service(owned: Owned) -> Object:
 
 def _pod(owned: Owned, image: str) -> Object:
     service, workers = owned.service, owned.service.spec.workers
-    extra, extra_mounts = [], []
+    extra, extra_mounts = guarded_volumes(service)
     for i, claim in enumerate(claims_of(service)):
         source = {"claimName": claim, "readOnly": True}
         extra.append({"name": f"models-{i}", "persistentVolumeClaim": source})
@@ -121,6 +124,7 @@ def _pod(owned: Owned, image: str) -> Object:
             *("--service", f"{SERVICE_FOLDER}/{SERVICE_FILE}", "--threads", str(workers.threads)),
             *("--linger-seconds", str(LINGER_S), "--drain-seconds", str(DRAIN_S)),
             *cache,
+            *guarded_args(service),
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -129,7 +133,7 @@ def _pod(owned: Owned, image: str) -> Object:
         ],
         "ports": [{"name": "grpc", "containerPort": names.WORKER_PORT}],
         "volumeMounts": [*mounts(), *extra_mounts],
-        **probes(names.WORKER_PORT),
+        **probes(health_port(service, names.WORKER_PORT)),
     }
     made = pod(owned, names.WORKER, worker_hash(service), workers, container, extra)
     if workers.node_selector:

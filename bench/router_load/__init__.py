@@ -1,0 +1,1 @@
+"""The parts of bench_router, each a process of its own."""

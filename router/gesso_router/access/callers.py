@@ -1,0 +1,175 @@
+"""Tells who calls by their API key, holds each to its rate, and takes up the file of keys as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gesso.files import Stamp, stamp_of
+from gesso_router.access.key_file import ApiKey, KeyFileError, read_keys
+from gesso_router.access.limits import Bucket
+from gesso_router.errors import Ending, RequestError
+from gesso_router.validation import Job
+
+log = logging.getLogger(__name__)
+
+#: Between two looks at the file.
+WATCH_S = 1.0
+#: Where a caller's users have tenants of their own, within its tenant.
+MAX_USER_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a request comes from: the names of its key and tenant, both empty where no keys are asked for."""
+
+    name: str = ""
+    tenant: str = ""
+
+    def owns(self, job: Job) -> Job:
+        """The job as this caller's: what it calls its tenant is one within the caller's own.
+
+        Raises RequestError (INVALID) where that is too long.
+        """
+        if not self.name:
+            return job
+        if len(job.tenant.encode()) > MAX_USER_BYTES:
+            message = (
+                f"user: {len(job.tenant.encode())} bytes is not allowed: at most {MAX_USER_BYTES}"
+            )
+            raise RequestError(Ending.INVALID, "invalid_value", message, param="user")
+        tenant = f"{self.tenant}/{job.tenant}" if job.tenant else self.tenant
+        return replace(job, tenant=tenant, owner=self.tenant)
+
+
+ANYBODY = Caller()
+
+
+class Callers:
+    """Of one router; without a file, everybody may call. Lives on one event loop."""
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises KeyFileError if the file cannot be used."""
+        self._path = path
+        self._clock = clock
+        self._keys: tuple[tuple[bytes, ApiKey], ...] = ()
+        self._buckets: dict[str, Bucket] = {}
+        self._stamp: Stamp | None = None
+        if path is not None:
+            self._stamp = stamp_of(path)
+            self._take(read_keys(path))
+
+    @property
+    def open(self) -> bool:
+        """Whether anybody may call."""
+        return self._path is None
+
+    def of(self, authorization: str | None) -> Caller:
+        """Who brings this `Authorization`: `Bearer KEY`, or `Basic` with the key for a password.
+
+        Raises RequestError (UNKNOWN_CALLER).
+        """
+        if self.open:
+            return ANYBODY
+        key = _presented(authorization)
+        if key is None:
+            raise RequestError(
+                Ending.UNKNOWN_CALLER,
+                "missing_api_key",
+                "an API key is needed: Authorization: Bearer KEY",
+            )
+        known = self._known(key)
+        if known is None:
+            raise RequestError(
+                Ending.UNKNOWN_CALLER, "invalid_api_key", "the API key is not one that is known"
+            )
+        return Caller(known.name, known.tenant)
+
+    def spend(self, caller: Caller, images: int) -> None:
+        """Takes so many images off a caller's rate. Raises RequestError (SHED, INVALID)."""
+        bucket = self._buckets.get(caller.name)
+        if bucket is None:
+            return
+        if images > bucket.burst:
+            message = (
+                f"n: {images} is not allowed: at most {bucket.burst:g} at once with this API key"
+            )
+            raise RequestError(Ending.INVALID, "invalid_value", message, param="n")
+        self._buckets[caller.name], wait_s = bucket.take(images, self._clock())
+        if wait_s > 0:
+            raise RequestError(
+                Ending.SHED,
+                "rate_limit_exceeded",
+                f"more than {bucket.rate * 60:g} images per minute, which is this API key's limit",
+                retry_after_seconds=wait_s,
+            )
+
+    async def watch(self) -> None:
+        """Takes up the file whenever it has changed, until cancelled; what cannot be used is told, and left."""
+        while self._path is not None:
+            await asyncio.sleep(WATCH_S)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Takes up the file if it has changed."""
+        path = self._path
+        if path is None:
+            return
+        stamp = await asyncio.to_thread(stamp_of, path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            keys = await asyncio.to_thread(read_keys, path)
+        except KeyFileError as error:
+            log.error("keys kept as they were", extra={"file": str(path), "cause": str(error)})
+            return
+        self._take(keys)
+        log.info("keys in force", extra={"file": str(path), "keys": len(keys)})
+
+    def _take(self, keys: tuple[ApiKey, ...]) -> None:
+        now = self._clock()
+        self._keys = tuple((k.digest, k) for k in keys)
+        buckets = {}
+        for key in keys:
+            if key.bucket is None:
+                continue
+            rate, burst = key.bucket
+            known = self._buckets.get(key.name)
+            if known is None or (known.rate, known.burst) != (rate, burst):
+                known = Bucket.full(rate, burst, now)
+            buckets[key.name] = known
+        self._buckets = buckets
+
+    def _known(self, key: bytes) -> ApiKey | None:
+        """Compares with every key, each in constant time: how long it takes tells nothing of any of them."""
+        digest = hashlib.sha256(key).digest()
+        found = None
+        for known, api_key in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = api_key
+        return found
+
+
+def _presented(authorization: str | None) -> bytes | None:
+    scheme, _, value = (authorization or "").strip().partition(" ")
+    value = value.strip()
+    if not value:
+        return None
+    if scheme.lower() == "bearer":
+        return value.encode("utf-8", "surrogateescape")
+    if scheme.lower() == "basic":
+        try:
+            _, colon, password = base64.b64decode(value, validate=True).partition(b":")
+        except (ValueError, binascii.Error):
+            return None
+        return password if colon else None
+    return None

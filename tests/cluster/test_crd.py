@@ -116,7 +116,9 @@ def test_good_spec_is_what_the_typed_model_makes_of_it(
 
 
 def as_text(spec: Any) -> Any:
-    """Quantities of resources as text."""
+    """Quantities as text: the API server keeps a number as it was written."""
+    if "modelMemory" in spec["workers"]:
+        spec["workers"]["modelMemory"] = str(spec["workers"]["modelMemory"])
     for part in ("workers", "router"):
         for amounts in spec[part].get("resources", {}).values():
             amounts.update({k: str(v) for k, v in amounts.items()})

@@ -104,7 +104,9 @@ def _object(raw: Mapping[str, Any], found: Schema, defs: Mapping[str, Any], path
     properties = {}
     for name, child in raw["properties"].items():
         schema = _node(child, defs, f"{path}.{name}")
-        default = _default(child.get("default"), schema)
+        # What is null unless it is given stays away: an object of defaults in its place would turn it on.
+        absent = "default" in child and child["default"] is None
+        default = None if absent else _default(child.get("default"), schema)
         if default is not None:
             schema["default"] = default
         properties[name] = schema

@@ -359,10 +359,12 @@ def test_nothing_is_lost_among_cancels_deadlines_and_refusals(start_engine: Any)
     random = Random(5)
     clients: list[Client] = []
     cancelled: set[int] = set()
+    unhurried: set[int] = set()
     refused = 0
     for i in range(200):
         client = Client()
-        deadline = time.monotonic() + random.choice([0.0, 0.05, 60, 60, 60])
+        patience = random.choice([0.0, 0.05, 300, 300, 300])
+        deadline = time.monotonic() + patience
         asked = request(f"r{i}", seed=i, guidance_scale=random.choice([1.0, 3.0]))
         try:
             client.job = engine.accept(replace(asked, deadline_s=deadline), client)
@@ -373,6 +375,8 @@ def test_nothing_is_lost_among_cancels_deadlines_and_refusals(start_engine: Any)
         if random.random() < 0.8:
             engine.begin(client.job, Start())
         clients.append(client)
+        if patience > 1:
+            unhurried.add(client.job.key)
         if client.job.stage is Stage.ACCEPTED or random.random() < 0.2:
             cancelled.add(client.job.key)
             engine.cancel(client.job)
@@ -388,5 +392,6 @@ def test_nothing_is_lost_among_cancels_deadlines_and_refusals(start_engine: Any)
             assert outcome.reason is (
                 FailureReason.CANCELLED if wanted else FailureReason.DEADLINE
             ) or (wanted and outcome.reason is FailureReason.DEADLINE)
+            assert wanted or client.job.key not in unhurried
     finished = sum(isinstance(outcome, Finished) for outcome in outcomes)
-    assert engine.snapshot().images_done == finished > 20
+    assert engine.snapshot().images_done == finished >= len(unhurried - cancelled) > 0

@@ -150,6 +150,10 @@ def test_every_condition_is_explained() -> None:
         assert meaning in reference()
 
 
+#: Turned on by being there.
+ABSENT_UNLESS_GIVEN = {"spec.security.tls", "spec.security.keys"}
+
+
 def test_defaults_hold_at_every_level(root: Schema) -> None:
     """An object of which nothing is required is there by default, so that its own defaults are."""
     for path, node in nodes(root["properties"]["spec"], "spec"):

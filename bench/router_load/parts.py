@@ -158,8 +158,9 @@ async def router(policy: str, addresses: list[str]) -> None:
 
     from gesso.api import parse_service
     from gesso.rpc.v1 import router_pb2
+    from gesso_router.flags import Address, Flags
     from gesso_router.predictor import load_predictor
-    from gesso_router.server import Address, Flags, RouterServer
+    from gesso_router.server import RouterServer
 
     folder = Path(tempfile.mkdtemp())
     here = Address("127.0.0.1", 0)

@@ -18,10 +18,10 @@ from gesso_router.console.pages import pages
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.errors import RequestError
+from gesso_router.flags import StartError, parse_flags
 from gesso_router.http_api import create_app
 from gesso_router.idempotency import Idempotent
 from gesso_router.images_api import ImagesApi, kept_bytes
-from gesso_router.server import StartError, parse_flags
 
 KEY = "a-key-of-16-or-so"
 ROOT = Path(__file__).parents[3]

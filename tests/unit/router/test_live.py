@@ -15,10 +15,10 @@ from gesso_operator.wire import plan_json
 from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
+from gesso_router.flags import Flags, parse_flags
 from gesso_router.fleet import Fleet
 from gesso_router.http_api import create_app
 from gesso_router.plan_store import PlanError, PlanStore, read_plan
-from gesso_router.server import Flags, parse_flags
 from gesso_router.validation import Raw, validate
 
 

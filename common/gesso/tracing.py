@@ -100,7 +100,7 @@ class Tracing:
     def begin(
         self, name: str, carrier: Mapping[str, str], attributes: Attributes | None = None
     ) -> Span:
-        """As `serve`, for who ends it itself and makes it current (`under`) where it is needed."""
+        """As `serve`, for who ends it itself; it is not the current one, see `part_of`."""
         if self._tracer is None:
             return INVALID_SPAN
         return self._tracer.start_span(
@@ -134,11 +134,12 @@ class Tracing:
         told = {**rpc(method), **where, **(attributes or {})}
         return self.span(method, told, SpanKind.CLIENT)
 
-    def under(self, span: Span) -> AbstractContextManager[Span]:
-        """Makes a span the current one."""
-        if not span.is_recording():
+    def part_of(self, span: Span, name: str) -> AbstractContextManager[Span]:
+        """A part of what a span is about, whether that is the current one or not."""
+        if self._tracer is None or not span.is_recording():
             return _NOTHING
-        return trace.use_span(span, record_exception=False, set_status_on_exception=False)
+        within = trace.set_span_in_context(span, Context())
+        return _Current(self._tracer.start_span(name, within))
 
     def record(
         self,

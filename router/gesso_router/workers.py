@@ -20,6 +20,7 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
+from gesso import logs
 from gesso.codebook import to_bytes
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
@@ -195,7 +196,7 @@ class WorkerPool:
         link = self._links.get(worker)
         if link is None:
             raise WorkerFailedError(worker, "the plan no longer names it", retryable=True)
-        metadata = self._tracing.metadata()
+        metadata = (("x-request-id", logs.subject().request), *self._tracing.metadata())
         call = link.stub.Generate(request, timeout=timeout_seconds, metadata=metadata)
         link.calls.add(call)
         try:

@@ -61,7 +61,7 @@ class LocalFleet:
         self._control_address = self._router_address
         guards: list[str] = [*tls]
         tracing = service.spec.tracing
-        told = ["--log-format", log.form]
+        told = [] if log.form == "json" else ["--log-format", log.form]
         if tracing is not None:
             told += ["--otlp-endpoint", tracing.endpoint]
             guards += ["--trace-ratio", f"{tracing.sample_ratio:g}"]

@@ -37,7 +37,7 @@ async def test_an_image_is_let_go_without_waiting_for_garbage_collection() -> No
         left = [
             o
             for o in gc.get_objects()
-            if isinstance(o, types.AsyncGeneratorType)
+            if type(o) is types.AsyncGeneratorType
             and o.ag_code.co_name == "_fetch_stream_responses"
         ]
         assert left == []

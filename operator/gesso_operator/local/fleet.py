@@ -64,7 +64,7 @@ class LocalFleet:
         told = [] if log.form == "json" else ["--log-format", log.form]
         if tracing is not None:
             told += ["--otlp-endpoint", tracing.endpoint]
-            guards += ["--trace-ratio", f"{tracing.sample_ratio:g}"]
+            guards += ["--trace-ratio", str(tracing.sample_ratio)]
         if security.on:
             self._control_address = f"{HOST}:{free_port(HOST)}"
             guards += ["--control", self._control_address]

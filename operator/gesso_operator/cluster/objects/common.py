@@ -160,7 +160,7 @@ def observed_args(service: DiffusionService, router: bool = False) -> list[str]:
     tracing = service.spec.tracing
     if tracing is None:
         return []
-    ratio = ["--trace-ratio", f"{tracing.sample_ratio:g}"] if router else []
+    ratio = ["--trace-ratio", str(tracing.sample_ratio)] if router else []
     return ["--otlp-endpoint", tracing.endpoint, *ratio]
 
 

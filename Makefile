@@ -46,7 +46,7 @@ demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and s
 
 test: $(VENV)/.ready ## every check and every test, but test-faults
 	@$(MAKE) --no-print-directory debian-tools go-tools cluster-tools
-	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check metrics-check chart-check
+	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check metrics-check chart-check audit
 	@echo "[test] unit and integration tests, and those on a cluster"
 	@$(BIN)/pytest -q
 
@@ -54,7 +54,7 @@ test-faults: $(VENV)/.ready ## what goes wrong on a cluster, each with its condi
 	@$(MAKE) --no-print-directory cluster-tools
 	@GESSO_FAULTS=1 $(BIN)/pytest -q tests/cluster/test_faults.py tests/cluster/test_other_models.py
 
-check: $(VENV)/.ready lint types contracts stubs-check crds-check metrics-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
+check: $(VENV)/.ready lint types contracts stubs-check crds-check metrics-check chart-check audit unit ## the gate before a commit: format, lint, types, contracts, unit tests
 
 lint: $(VENV)/.ready
 	@echo "[check] format and lint"
@@ -109,6 +109,10 @@ chart: $(VENV)/.ready ## what is made of the chart's values and the CRD: the cha
 chart-check: $(VENV)/.ready
 	@echo "[check] the chart and manifests/install.yaml are current"
 	@$(BIN)/python charts/make_chart.py --check
+
+audit: $(VENV)/.ready ## known vulnerabilities of the dependencies; says so where nobody can be asked
+	@echo "[check] known vulnerabilities of the dependencies"
+	@$(BIN)/python hack/audit.py
 
 debian-tools: ## Chromium and Prometheus from Debian, for the tests of the console, the dashboards and the alerts
 	@if command -v chromium chromedriver promtool prometheus >/dev/null; then true; \

@@ -96,15 +96,20 @@ def pages(watch: Watch) -> APIRouter:
 
     @routes.get("/console/state")
     async def _state(
-        seq: Annotated[int, Query(ge=0)] = 0, picture: Annotated[int, Query(ge=0)] = 0
+        request: Request,
+        seq: Annotated[int, Query(ge=0)] = 0,
+        picture: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
-        body = json.dumps(watch.state(seq, picture), separators=(",", ":"))
+        body = json.dumps(
+            watch.state(seq, picture, caller_of(request).tenant), separators=(",", ":")
+        )
         headers = {**HEADERS, "Cache-Control": "no-store"}
         return Response(body, media_type="application/json", headers=headers)
 
     @routes.get("/console/images/{number}")
-    async def _image(number: int) -> Response:
-        picture = watch.gallery.picture(number) if watch.gallery is not None else None
+    async def _image(request: Request, number: int) -> Response:
+        gallery, owner = watch.gallery, caller_of(request).tenant
+        picture = gallery.picture(number, owner) if gallery is not None else None
         if picture is None:
             raise HTTPException(404, f"image {number}: it does not hang in the gallery")
         headers = {**HEADERS, "Cache-Control": "private, max-age=3600, immutable"}

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import secrets
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +18,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
 from otlp_collector import Collector, Span
-from router_process import client_of, fake_workers, router_process
 
 from gesso.api.local_state import StateDir
 from gesso.builtin import TINY_CLIP, TINY_SDXL, builtin_names
@@ -261,27 +255,3 @@ def test_no_byte_that_left_a_process_holds_a_prompt(fleet: Fleet) -> None:
             if len(word) > 5:
                 assert word.encode() not in bytes_out
                 assert word.encode() not in logs
-
-
-@pytest.mark.parametrize("dead", ["refuses", "never answers"])
-async def test_a_dead_collector_harms_nothing(tmp_path: Path, dead: str) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        if dead == "never answers":
-            silent.listen(16)
-        extra = {"--otlp-endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        with router_process(tmp_path, extra=extra) as process:
-            async with client_of(process) as client, fake_workers(2, step_seconds=0.001) as workers:
-                await client.apply(*workers)
-                answers = await asyncio.gather(*(client.post(prompt="a star") for _ in range(20)))
-                assert [a.status_code for a in answers] == [200] * 20
-                # It has something to send, and tries.
-                await asyncio.sleep(1.5)
-                answers = await asyncio.gather(*(client.post(prompt="a star") for _ in range(20)))
-                assert [a.status_code for a in answers] == [200] * 20
-                assert (await client.counted())["served_in_slo"] == 40
-            began = time.monotonic()
-            os.kill(process.popen.pid, signal.SIGTERM)
-            assert await process.ended() == 0
-            assert time.monotonic() - began < 8
-        assert "traces were not sent" in process.stderr.read_text()

@@ -31,8 +31,10 @@ BATCH: Final = 128
 SEND_EVERY_S: Final = 1.0
 #: For one batch to reach the collector, retries included.
 EXPORT_S: Final = 5.0
-#: For what is left when the process ends.
-CLOSE_S: Final = 2.0
+#: For what is left when the process ends, and then for an export that is under way to be given up: a process
+#: has ten seconds in all.
+CLOSE_S: Final = 0.75
+GIVE_UP_S: Final = 0.2
 #: Characters of an attribute's text.
 LONGEST_VALUE: Final = 256
 
@@ -175,7 +177,7 @@ class Tracing:
         if closing.is_alive():
             log.warning("traces were not sent: the collector does not answer")
             self._exporter.shutdown()
-            closing.join(0.5)
+            closing.join(GIVE_UP_S)
 
 
 OFF = Tracing()
@@ -190,6 +192,8 @@ def start(
     on with what others began. The environment's OTEL_EXPORTER_OTLP_HEADERS, ..._CERTIFICATE and
     OTEL_RESOURCE_ATTRIBUTES hold.
     """
+    # Of each try that failed it would write a line; that a batch was given up is enough.
+    logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").setLevel(logging.ERROR)
     # Nobody else has to load it.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource

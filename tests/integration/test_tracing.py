@@ -224,8 +224,7 @@ def test_grpc_clients_bring_their_trace_and_those_who_decline_are_not_traced(fle
         "grpc"
     }
     assert fleet.collector.of(traces[False]) == []
-    ours = {s.trace for s in fleet.collector.spans if s.name == ROUTE}
-    assert len(ours) == len({s.parent for s in fleet.collector.spans if s.name == ROUTE})
+    # Nobody's trace began here.
     assert "" not in {s.parent for s in fleet.collector.spans if s.kind == SERVER}
 
 

@@ -131,10 +131,11 @@ async def serve(
         servicer.close()
         await server.stop(STOP_S)
         await port.close()
+        ending = [asyncio.to_thread(tracing.close)]
         if servicer.store is not None:
-            await asyncio.to_thread(servicer.store.shard.close, FLUSH_S)
+            ending.append(asyncio.to_thread(servicer.store.shard.close, FLUSH_S))
+        await asyncio.gather(*ending)
         await peers.close()
-        await asyncio.to_thread(tracing.close)
 
 
 async def _listen(

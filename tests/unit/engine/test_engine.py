@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from dataclasses import replace
 from random import Random
@@ -94,6 +95,44 @@ def test_a_cancelled_request_leaves_at_the_step_boundary_and_touches_no_other(
     assert _reason(goes) is FailureReason.CANCELLED
     gate.open_wide()
     assert np.abs(pixels(stays.result()) - pixels(alone)).max() <= 1
+
+
+def test_who_comes_together_begins_together(
+    start_engine: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = engine_module.encode_prompt
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.05)
+        return encode(*args)
+
+    monkeypatch.setattr(engine_module, "encode_prompt", slow)
+    engine = start_engine(gate, step_seconds=60.0)
+    clients = [submit(engine, request(f"r{i}", prompt=f"{i} stars")) for i in range(4)]
+    gate.wait()
+    assert len(engine.snapshot().active) == 4
+    gate.open_wide()
+    assert all(isinstance(c.result(), Finished) for c in clients)
+
+
+def test_nobody_is_waited_for_longer_than_a_step(
+    start_engine: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, held = engine_module.encode_prompt, threading.Event()
+
+    def stuck(model: Any, prompt: str, *args: Any) -> Any:
+        assert prompt != "stuck" or held.wait(60)
+        return encode(model, prompt, *args)
+
+    monkeypatch.setattr(engine_module, "encode_prompt", stuck)
+    engine = start_engine(gate, step_seconds=0.1)
+    first = submit(engine, request("first"))
+    second = submit(engine, request("second", prompt="stuck"))
+    gate.wait()
+    assert [r.request_id for r in engine.snapshot().active] == ["first"]
+    held.set()
+    gate.open_wide()
+    assert all(isinstance(c.result(), Finished) for c in (first, second))
 
 
 def test_a_request_past_its_deadline_leaves_the_batch(start_engine: Any, gate: Gate) -> None:
@@ -202,7 +241,9 @@ def test_a_stage_without_memory_tries_again_beside_half_of_the_batch(
         return work(*args, **kwargs)
 
     engine = start_engine(gate)
-    others = [submit(engine, request(f"r{i}", seed=i)) for i in range(4)]
+    others = [submit(engine, request("r0"))]
+    gate.wait()
+    others += [submit(engine, request(f"r{i}", seed=i)) for i in range(1, 4)]
     for client in others[1:]:
         until_ready(client)
     monkeypatch.setattr(engine_module, stage, scarce)

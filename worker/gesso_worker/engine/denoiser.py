@@ -132,6 +132,8 @@ class Denoiser:
                 if not self.ready and not self.active:
                     self._ledger.lock.wait(1.0)
                     continue
+                if not self.active:
+                    self._gather()
             try:
                 try:
                     self._drop_doomed()
@@ -144,6 +146,17 @@ class Denoiser:
                     self._halve()
             except Exception as error:
                 self._tick_failed(error)
+
+    def _gather(self) -> None:
+        """Waits a step at most for whoever is being encoded: who joins later costs every step a smaller batch."""
+        self._ledger.lock.wait_for(
+            lambda: self._stopping or len(self.ready) >= self.limit or not self._coming(),
+            self._step_seconds,
+        )
+
+    def _coming(self) -> bool:
+        stages = (Stage.QUEUED, Stage.ENCODING)
+        return any(job.stage in stages for job in self._ledger.jobs())
 
     def _drop_doomed(self) -> None:
         now = self._ledger.clock()

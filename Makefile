@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CACHE := $(or $(GESSO_CACHE),$(HOME)/.cache/gesso)
 # A package index that has a CPU build of torch saves 4 GB: make demo TORCH_INDEX_URL=...
 TORCH_INDEX_URL ?=
 protoc_outs = --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1)
@@ -16,7 +17,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check metrics metrics-check chart chart-check debian-tools cluster-tools cluster-up cluster-down kind-demo bench clean
+.PHONY: help setup demo test test-faults check lint types contracts unit format stubs stubs-check crds crds-check metrics metrics-check chart chart-check audit debian-tools go-tools cluster-tools cluster-up cluster-down kind-demo bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-zA-Z_-]+%?:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -44,8 +45,8 @@ demo: $(VENV)/.ready ## serve three minutes of prompts at a swinging load, and s
 	@$(BIN)/gesso demo
 
 test: $(VENV)/.ready ## every check and every test, but test-faults
-	@$(MAKE) --no-print-directory debian-tools cluster-tools
-	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check metrics-check chart-check
+	@$(MAKE) --no-print-directory debian-tools go-tools cluster-tools
+	@$(MAKE) --no-print-directory lint types contracts stubs-check crds-check metrics-check chart-check audit
 	@echo "[test] unit and integration tests, and those on a cluster"
 	@$(BIN)/pytest -q
 
@@ -53,7 +54,7 @@ test-faults: $(VENV)/.ready ## what goes wrong on a cluster, each with its condi
 	@$(MAKE) --no-print-directory cluster-tools
 	@GESSO_FAULTS=1 $(BIN)/pytest -q tests/cluster/test_faults.py tests/cluster/test_other_models.py
 
-check: $(VENV)/.ready lint types contracts stubs-check crds-check metrics-check chart-check unit ## the gate before a commit: format, lint, types, contracts, unit tests
+check: $(VENV)/.ready lint types contracts stubs-check crds-check metrics-check chart-check audit unit ## the gate before a commit: format, lint, types, contracts, unit tests
 
 lint: $(VENV)/.ready
 	@echo "[check] format and lint"
@@ -109,6 +110,10 @@ chart-check: $(VENV)/.ready
 	@echo "[check] the chart and manifests/install.yaml are current"
 	@$(BIN)/python charts/make_chart.py --check
 
+audit: $(VENV)/.ready ## known vulnerabilities of the dependencies; says so where nobody can be asked
+	@echo "[check] known vulnerabilities of the dependencies"
+	@$(BIN)/python hack/audit.py
+
 debian-tools: ## Chromium and Prometheus from Debian, for the tests of the console, the dashboards and the alerts
 	@if command -v chromium chromedriver promtool prometheus >/dev/null; then true; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -117,6 +122,14 @@ debian-tools: ## Chromium and Prometheus from Debian, for the tests of the conso
 	    chromium chromium-driver prometheus >/dev/null; } \
 	  || echo "[setup] they cannot be had: their tests are skipped"; \
 	else echo "[setup] no Chromium or no Prometheus, and no root to install them: their tests are skipped"; fi
+
+go-tools: ## grpcurl, for the test of gRPC reflection: once, into ~/.cache/gesso
+	@if command -v grpcurl >/dev/null || test -x $(CACHE)/bin/grpcurl; then true; \
+	elif command -v go >/dev/null; then \
+	  echo "[setup] grpcurl"; \
+	  GOBIN=$(CACHE)/bin timeout 300 go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 2>/dev/null \
+	  || echo "[setup] it cannot be made: its test is skipped"; \
+	else echo "[setup] no Go, so no grpcurl: its test is skipped"; fi
 
 cluster-tools: $(VENV)/.ready ## the programs of the test cluster, once: minutes, into ~/.cache/gesso
 	@$(BIN)/python tests/cluster/tools.py

@@ -184,7 +184,7 @@ def _manifest(names: list[str], workers: int) -> str:
 
 
 def _applied(op: OperatorProcess) -> set[str]:
-    return {line["service"].partition("/")[2] for line in op.lines if line["event"] == "applied"}
+    return {line["service"].partition("/")[2] for line in op.lines if line["message"] == "applied"}
 
 
 def _ready(pods: Pods, name: str) -> bool:

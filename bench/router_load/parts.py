@@ -153,18 +153,41 @@ async def forwarder(addresses: list[str]) -> None:
     await _until_told({"grpc": port})
 
 
-async def router(policy: str, addresses: list[str]) -> None:
+async def collector() -> None:
+    """Takes traces, and lets go of them."""
+    server = grpc.aio.server(options=SIZE_LIMIT)
+
+    async def export(request: bytes, context: Any) -> bytes:
+        return b""
+
+    handler = grpc.unary_unary_rpc_method_handler(export)
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {"Export": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await _until_told({"endpoint": f"http://127.0.0.1:{port}"})
+
+
+async def router(policy: str, addresses: list[str], trace: tuple[str, float] | None = None) -> None:
+    """`trace` is a collector, and the share of requests traced."""
     import gc
 
+    from gesso import logs
     from gesso.api import parse_service
     from gesso.rpc.v1 import router_pb2
+    from gesso_router.flags import Address, Flags
     from gesso_router.predictor import load_predictor
-    from gesso_router.server import Address, Flags, RouterServer
+    from gesso_router.server import RouterServer
 
     folder = Path(tempfile.mkdtemp())
     here = Address("127.0.0.1", 0)
     service = parse_service(SERVICE.replace("POLICY", policy))
-    server = RouterServer(Flags(here, here, folder, folder), service, load_predictor(service))
+    endpoint, ratio = trace or (None, 1.0)
+    flags = Flags(here, here, folder, folder, otlp_endpoint=endpoint, trace_ratio=ratio)
+    logs.set_up("router", own=("gesso_router",))
+    server = RouterServer(flags, service, load_predictor(service))
     server.router.embedder = HashEmbedder()
     await server.listen()
     plan = router_pb2.ApplyPlanRequest(
@@ -202,6 +225,10 @@ def main(arguments: list[str]) -> None:
             asyncio.run(workers(int(count), float(seconds), int(image_bytes), int(slots)))
         case ["forwarder", *addresses]:
             asyncio.run(forwarder(addresses))
+        case ["collector"]:
+            asyncio.run(collector())
+        case ["router", policy, "--trace", endpoint, ratio, *addresses]:
+            asyncio.run(router(policy, addresses, (endpoint, float(ratio))))
         case ["router", policy, *addresses]:
             asyncio.run(router(policy, addresses))
 

@@ -328,7 +328,7 @@ class ControlLoop:
         self._log.info(
             "plan" if decision.changed else "no_plan",
             reason=decision.reason.value,
-            message=decision.message,
+            detail=decision.message,
             revision=decision.plan.revision if decision.plan else 0,
             mix=decision.plan.mix_text if decision.plan else "",
             price=round(d.price, 5),

@@ -12,11 +12,14 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from gesso import logs
 from gesso.api import DiffusionService
 from gesso.plan import Plan
 from gesso.rpc.v1 import image_pb2, worker_pb2
-from gesso_router import messages
+from gesso.tracing import OFF, Tracing
+from gesso_router import messages, spans
 from gesso_router.access.sharing import Sharing
 from gesso_router.embedding import Embedder
 from gesso_router.errors import Ending, RequestError
@@ -38,7 +41,8 @@ from gesso_router.run import (
     Emit,
     Placement,
     Run,
-    prompt_hash,
+    texts_of,
+    told,
     unserved,
 )
 from gesso_router.settings import RouterSettings
@@ -68,6 +72,7 @@ class Router:
         policy: ChoicePolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
+        tracing: Tracing = OFF,
     ) -> None:
         """`clock` gives monotonic seconds, `draw` numbers uniform in [0, 1).
 
@@ -89,6 +94,7 @@ class Router:
         self.witnesses: list[Witness] = []
         self._pool = pool
         self._clock = clock
+        self._tracing = tracing
         self._placer = Placer(service, predictor, fleet, self.settings, clock, policy, draw)
         self.ledger = Ledger(
             service.ladder,
@@ -97,7 +103,7 @@ class Router:
             self.settings.latency_samples,
             others=len(self._placer.models.others),
         )
-        self._prompts = Prompts(service, fleet, pool, self._placer, self.ledger, clock)
+        self._prompts = Prompts(service, fleet, pool, self._placer, self.ledger, clock, tracing)
         self.feedback = Feedback(
             service.ladder, self.settings.quality_memory, self.settings.quality_memory_seconds
         )
@@ -208,6 +214,16 @@ class Router:
 
         Raises RequestError; asyncio.CancelledError when the client went away.
         """
+        logs.begin(replace(logs.subject(), request=job.request_id, hidden=texts_of(job)))
+        with self._tracing.span(spans.IMAGE) as span:
+            spans.asked(span, self.service, job)
+            image = await self._accounted(job, emit, time_remaining)
+            spans.made(span, image)
+        return image
+
+    async def _accounted(
+        self, job: Job, emit: Emit, time_remaining: float | None
+    ) -> image_pb2.Image:
         now = self._clock()
         slo = job.slo_seconds if time_remaining is None else min(job.slo_seconds, time_remaining)
         ticket = self.ledger.arrive(now, max(0.0, slo))
@@ -216,12 +232,16 @@ class Router:
         outcome = Outcome.FAILED
         try:
             options = self._placer.models.unseen if self.needs_embedder else FULL
-            self._admit(most, has_room)
-            return await self._serve(Run(job, ticket, emit, options=options))
+            with self._tracing.span(spans.ADMIT):
+                self._admit(most, has_room)
+            image = await self._serve(Run(job, ticket, emit, options=options))
+            log.info("image", extra=told(image, self._clock() - now))
+            return image
         except asyncio.CancelledError:
             # Who leaves after the deadline was not served in time.
             late = self._clock() > ticket.deadline_s
             outcome = Outcome.LATE if late else Outcome.CANCELLED
+            log.info("no image", extra={"outcome": outcome.value, "reason": "cancelled"})
             raise
         except RequestError as error:
             outcome = OUTCOMES[error.ending]
@@ -233,8 +253,7 @@ class Router:
             log.info(
                 "no image",
                 extra={
-                    "request": job.request_id,
-                    "prompt_hash": prompt_hash(job.prompt),
+                    "prompt_hash": logs.prompt_hash(job.prompt),
                     "outcome": outcome.value,
                     "reason": error.reason,
                     "detail": error.message,
@@ -250,9 +269,14 @@ class Router:
             assert self.embedder is not None
             await self._prompts.read(run, self.embedder, self._tenant(run.job))
         while True:
-            placement = await self._placer.place(run)
+            with self._tracing.span(spans.CHOOSE) as span:
+                placement = await self._placer.place(run)
+                spans.chosen(span, run, placement)
+            address = self.fleet.address(placement.worker) or ""
             try:
-                return await self._attempt(run, placement)
+                with self._tracing.calling(spans.GENERATE_METHOD, address) as span:
+                    spans.dispatched(span, run, placement)
+                    return await self._attempt(run, placement)
             except WorkerFailedError as failure:
                 run.failure = failure
                 if failure.refused:
@@ -272,11 +296,7 @@ class Router:
                 self.ledger.retry()
                 log.warning(
                     "retry on another worker",
-                    extra={
-                        "request": run.job.request_id,
-                        "worker": placement.worker,
-                        "cause": str(failure),
-                    },
+                    extra={"worker": placement.worker, "cause": str(failure)},
                 )
 
     def _admit(self, most: int, has_room: bool) -> None:

@@ -39,3 +39,8 @@ class RequestError(Exception):
         self.message = message
         self.param = param
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def kind(self) -> str:
+        """What a trace calls it."""
+        return self.reason

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from gesso import logs
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
+from gesso.tracing import OFF, Tracing, carrier_of, failed, rpc, trace_id
 from gesso_router import messages
 from gesso_router.access.callers import Callers
 from gesso_router.control import Control, StaleRevisionError
@@ -21,7 +24,7 @@ from gesso_router.feedback import UnknownRequestError
 from gesso_router.idempotency import HEADER, Idempotent
 from gesso_router.image_answer import Made
 from gesso_router.plan_store import PlanError
-from gesso_router.validation import GRPC_NAMES, Job, Raw, validate
+from gesso_router.validation import GRPC_NAMES, Job, Raw, request_id_of, validate
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,6 +38,8 @@ _STATUS = {
     Ending.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 RETRY_AFTER = "retry-after-ms"
+REQUEST_ID = "x-request-id"
+GENERATE = "gesso.v1.ImageService/Generate"
 
 
 class ImageService(image_pb2_grpc.ImageServiceServicer):
@@ -45,51 +50,72 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         router: Router,
         callers: Callers | None = None,
         results: Idempotent[tuple[Made, ...]] | None = None,
+        tracing: Tracing = OFF,
     ) -> None:
         """`callers` may use it, everybody if absent; `results` are kept by idempotency key, none if absent."""
         self._router = router
         self._callers = callers or Callers(None)
         self._results = results
+        self._tracing = tracing
 
     async def Generate(  # type: ignore[override]  # noqa: N802
         self, request: image_pb2.GenerateRequest, context: Context
     ) -> None:
         """Streams the events of one image; see image.proto."""
-        try:
-            metadata = dict(context.invocation_metadata() or ())
-            caller = self._callers.of(_text(metadata.get("authorization")))
-            job = caller.owns(validate(raw_of(request), self._router.service, GRPC_NAMES))
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = request.request_id or request_id_of(_text(metadata.get(REQUEST_ID)))
+        carrier = carrier_of(metadata.items()) if self._tracing.on else {}
+        refusal = None
+        with self._tracing.serve(GENERATE, carrier, rpc(GENERATE)) as span:
+            # Whatever a client calls its request, malformed ids stay out of the log.
+            logs.begin(logs.Subject(request_id_of(request_id), trace_id(span)))
+            try:
+                await self._generate(request, request_id, metadata, context)
+            except RequestError as error:
+                failed(span, _STATUS[error.ending].name)
+                refusal = error
+        if refusal is not None:
+            trailing = [("reason", refusal.reason), (REQUEST_ID, logs.subject().request)]
+            if refusal.retry_after_seconds is not None:
+                millis = max(1, math.ceil(refusal.retry_after_seconds * 1000))
+                trailing.append((RETRY_AFTER, str(millis)))
+            await context.abort(_STATUS[refusal.ending], refusal.message, tuple(trailing))
 
-            async def emit(event: image_pb2.GenerateEvent) -> None:
-                try:
-                    await context.write(event)
-                except grpc.aio.BaseError:  # the client is gone
-                    raise asyncio.CancelledError from None
+    async def _generate(
+        self,
+        request: image_pb2.GenerateRequest,
+        request_id: str,
+        metadata: Mapping[str, str | bytes],
+        context: Context,
+    ) -> None:
+        caller = self._callers.of(_text(metadata.get("authorization")))
+        raw = replace(raw_of(request), request_id=request_id)
+        job = caller.owns(validate(raw, self._router.service, GRPC_NAMES))
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
 
-            remaining = context.time_remaining()
-
-            async def make() -> image_pb2.Image:
-                self._callers.spend(caller, 1)
-                return await self._router.generate(job, emit, remaining)
-
-            key = _text(metadata.get(HEADER.lower()))
-            request_id = job.request_id
-            if key is None or self._results is None:
-                image = await make()
-            else:
-                request_id, image = await self._once(caller.name, key, request, job, make)
-            event = messages.Encoded.image(request_id, image)
-            del image  # from here on it is held once, as it goes out
+        async def emit(event: image_pb2.GenerateEvent) -> None:
             try:
                 await context.write(event)
-            except grpc.aio.BaseError:
+            except grpc.aio.BaseError:  # the client is gone
                 raise asyncio.CancelledError from None
-        except RequestError as error:
-            trailing: tuple[tuple[str, str], ...] = (("reason", error.reason),)
-            if error.retry_after_seconds is not None:
-                millis = max(1, math.ceil(error.retry_after_seconds * 1000))
-                trailing = (*trailing, (RETRY_AFTER, str(millis)))
-            await context.abort(_STATUS[error.ending], error.message, trailing)
+
+        remaining = context.time_remaining()
+
+        async def make() -> image_pb2.Image:
+            self._callers.spend(caller, 1)
+            return await self._router.generate(job, emit, remaining)
+
+        key = _text(metadata.get(HEADER.lower()))
+        if key is None or self._results is None:
+            image = await make()
+        else:
+            request_id, image = await self._once(caller.name, key, request, job, make)
+        event = messages.Encoded.image(request_id, image)
+        del image  # from here on it is held once, as it goes out
+        try:
+            await context.write(event)
+        except grpc.aio.BaseError:
+            raise asyncio.CancelledError from None
 
     async def _once(
         self,

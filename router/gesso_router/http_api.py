@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gesso.tracing import OFF, Tracing
 from gesso_router import http_errors
 from gesso_router.access.callers import Callers
 from gesso_router.access.http import Authorize
@@ -14,6 +15,7 @@ from gesso_router.idempotency import Idempotent
 from gesso_router.image_answer import Made
 from gesso_router.images_api import ImagesApi, kept_bytes
 from gesso_router.metrics import registry_of
+from gesso_router.request_ids import RequestIds
 
 
 def create_app(
@@ -21,13 +23,22 @@ def create_app(
     *pages: APIRouter,
     callers: Callers | None = None,
     results: Idempotent[tuple[Made, ...]] | None = None,
+    tracing: Tracing = OFF,
 ) -> FastAPI:
     """The application of a router; `pages` are what it serves besides.
 
     `callers` may use it, everybody if absent; `results` are those by idempotency key.
     """
-    app = FastAPI(title="Gesso router", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Gesso router",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        # Its own spans hold paths and queries as they came.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
     http_errors.install(app)
+    app.add_middleware(RequestIds, tracing=tracing)
     registry = registry_of(router)
     known = [Depends(Authorize(callers or Callers(None)))]
     images = ImagesApi(router, results or Idempotent(kept_bytes))

@@ -38,7 +38,7 @@ _TYPE = {
 
 
 def install(app: FastAPI) -> None:
-    """Has every error of an application answered in this shape, the unforeseen included."""
+    """Has every error of an application answered in this shape."""
 
     @app.exception_handler(HTTPException)
     async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -60,11 +60,11 @@ def install(app: FastAPI) -> None:
     async def _refused(request: Request, error: RequestError) -> Response:
         return response(error)
 
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> Response:
-        # What went wrong is in the log; its text may hold what a client must not see.
-        message = "the router failed; its log says why"
-        return JSONResponse(_body(message, "server_error", None, "internal"), 500)
+
+def unforeseen() -> Response:
+    """The answer where the router failed: what went wrong is in the log, and may hold what nobody must see."""
+    message = "the router failed; its log says why"
+    return JSONResponse(_body(message, "server_error", None, "internal"), 500)
 
 
 def response(error: RequestError) -> Response:

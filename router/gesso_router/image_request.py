@@ -46,8 +46,8 @@ class ImageRequest:
     partial_images: int = 0
 
 
-def parse(body: bytes, router: Router) -> ImageRequest:
-    """The request in a body. Raises RequestError (INVALID)."""
+def parse(body: bytes, router: Router, request_id: str = "") -> ImageRequest:
+    """The request in a body, under an id. Raises RequestError (INVALID)."""
     given = _given(body, router)
     names = (router.service.name, router.service.spec.model.source)
     model = _typed(given, "model", str, "a string")
@@ -71,6 +71,7 @@ def parse(body: bytes, router: Router) -> ImageRequest:
     user = _typed(given, "user", str, "a string")
     raw = Raw(
         prompt=_typed(given, "prompt", str, "a string") or "",
+        request_id=request_id,
         negative_prompt=_typed(given, "negative_prompt", str, "a string") or "",
         width=width,
         height=height,

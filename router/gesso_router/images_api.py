@@ -24,6 +24,7 @@ from gesso_router.idempotency import HEADER, Idempotent
 from gesso_router.image_answer import KEEP_ALIVE, Made
 from gesso_router.image_request import ImageRequest, parse
 from gesso_router.image_store import ImageStore, StoredImage
+from gesso_router.request_ids import request_id
 from gesso_router.validation import Job
 
 MAX_BODY_BYTES = 64 * 1024
@@ -91,7 +92,7 @@ class ImagesApi:
 
     async def _generate(self, request: Request) -> Response:
         body = await _body(request)
-        asked, caller = parse(body, self._router), caller_of(request)
+        asked, caller = parse(body, self._router, request_id(request)), caller_of(request)
         asked = replace(asked, jobs=tuple(caller.owns(j) for j in asked.jobs))
         key = request.headers.get(HEADER)
         fingerprint = hashlib.sha256(body).digest()

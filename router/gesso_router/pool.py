@@ -14,7 +14,7 @@ class WorkerFailedError(Exception):
     """A worker did not serve a request.
 
     `retryable`: another one might; `timed_out`: its time was up; `refused`: it let go of it, since it is about
-    to go or holds another model.
+    to go or holds another model; `kind`: one word for it.
     """
 
     def __init__(
@@ -25,8 +25,10 @@ class WorkerFailedError(Exception):
         retryable: bool,
         timed_out: bool = False,
         refused: bool = False,
+        kind: str = "lost",
     ) -> None:
         super().__init__(message)
+        self.kind = kind
         self.worker = worker
         self.retryable = retryable
         self.refused = refused

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from gesso.api import DiffusionService
+from gesso.tracing import OFF, Tracing, failed
 from gesso_router.embedding import Embedder, Vector
 from gesso_router.fleet import Fleet
 from gesso_router.ledger import Ledger
@@ -15,6 +16,7 @@ from gesso_router.pool import Pool
 from gesso_router.routing.baselines.nirvana import optimal_k
 from gesso_router.routing.quality import planning_curve
 from gesso_router.run import Run
+from gesso_router.spans import EMBED, LOOKUP
 from gesso_router.validation import Job
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class Prompts:
         placer: Placer,
         ledger: Ledger,
         clock: Callable[[], float],
+        tracing: Tracing = OFF,
     ) -> None:
         """`placer` says what options there are, `ledger` counts classes."""
         self._model = service.spec.model
@@ -41,6 +44,7 @@ class Prompts:
         self._settings = placer.settings
         self._ledger = ledger
         self._clock = clock
+        self._tracing = tracing
 
     async def read(self, run: Run, embedder: Embedder, tenant: str) -> None:
         """Fills in embedding, matches and options; a prompt whose entry would mislead others has none."""
@@ -52,17 +56,21 @@ class Prompts:
         )
         began = self._clock()
         if plain:
-            run.embedding = await self._embed(job, embedder)
+            with self._tracing.span(EMBED) as span:
+                run.embedding = await self._embed(job, embedder)
+                if run.embedding is None:
+                    failed(span, "no-embedding")
         if run.embedding is not None:
             embedded = self._clock()
             run.embed_seconds = embedded - began
             left = run.ticket.deadline_s - embedded
-            run.matches = await self._pool.lookup(
-                tenant,
-                run.embedding.tolist(),
-                self._fleet.reachable,
-                min(settings.lookup_longest, max(0.0, settings.lookup_share * left)),
-            )
+            with self._tracing.span(LOOKUP):
+                run.matches = await self._pool.lookup(
+                    tenant,
+                    run.embedding.tolist(),
+                    self._fleet.reachable,
+                    min(settings.lookup_longest, max(0.0, settings.lookup_share * left)),
+                )
             run.lookup_seconds = self._clock() - embedded
             run.options = self._placer.options(run.matches, run.embedding)
         nearest, predictor = run.matches[0] if run.matches else None, self._placer.predictor
@@ -83,5 +91,5 @@ class Prompts:
             async with asyncio.timeout(self._settings.embed_timeout):
                 return await embedder.embed(job.prompt)
         except Exception as error:  # without an embedding the prompt is served in full
-            log.warning("no embedding", extra={"request": job.request_id, "cause": repr(error)})
+            log.warning("no embedding", extra={"cause": repr(error)})
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -101,9 +100,22 @@ OUTCOMES = {
 REFUSED_AT_ONCE = {"no-worker", "not-ready", "no-latent"}
 
 
-def prompt_hash(prompt: str) -> str:
-    """What stands for a prompt in logs."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:12]
+def texts_of(job: Job) -> tuple[str, ...]:
+    """What of a request is kept out of logs."""
+    return tuple(text for text in (job.prompt, job.negative_prompt) if text)
+
+
+def told(image: image_pb2.Image, seconds: float) -> dict[str, str | float]:
+    """What is logged of an image that was made in so many seconds."""
+    return {
+        "worker": image.worker,
+        "skipped_steps": image.skipped_steps,
+        "similarity": round(image.similarity, 4),
+        "quality": round(image.predicted_quality, 4),
+        "queue_seconds": round(image.queue_seconds, 4),
+        "seconds": round(seconds, 4),
+        "attempts": image.attempts,
+    }
 
 
 def refused(refusal: Refusal) -> RequestError:

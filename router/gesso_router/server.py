@@ -8,7 +8,6 @@ SIGINT, 2 with one line on bad flags, files, ports or models.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -17,23 +16,19 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn, get_args
 
 import grpc.aio
 import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gesso import logs, tracing
 from gesso.api import DiffusionService, load_service
-from gesso.api.fleet import ConsoleMode
 from gesso.api.security import TlsSpec
 from gesso.codebook import CodebookError
 from gesso.health import HealthPort
 from gesso.rpc.v1 import image_pb2, router_pb2, router_pb2_grpc
 from gesso.tls import Tls, TlsError, add_port
-from gesso_router import logs
 from gesso_router.access.callers import Callers
 from gesso_router.access.key_file import KeyFileError
 from gesso_router.console.pages import pages
@@ -41,6 +36,7 @@ from gesso_router.console.watch import Watch
 from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
+from gesso_router.flags import Address, Flags, StartError, parse_flags
 from gesso_router.fleet import Fleet
 from gesso_router.grpc_api import ImageService, RouterControl, add_image_service
 from gesso_router.http_api import create_app
@@ -60,47 +56,6 @@ log = logging.getLogger("gesso_router.server")  # __name__ is __main__ here
 IMAGE_SERVICE = image_pb2.DESCRIPTOR.services_by_name["ImageService"].full_name
 ROUTER_CONTROL = router_pb2.DESCRIPTOR.services_by_name["RouterControl"].full_name
 HEALTH_NAMES = ("", IMAGE_SERVICE, ROUTER_CONTROL)
-
-
-class StartError(Exception):
-    """The router cannot start; the message is one clear line."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Host and port to listen on; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """From `HOST:PORT`."""
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: HOST:PORT, port 0 to 65535")
-        return cls(host.strip("[]"), int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Flags:
-    """The command line."""
-
-    grpc: Address
-    http: Address
-    service: Path
-    state_dir: Path
-    plan_file: Path | None = None
-    linger_s: float = 0.0
-    drain_s: float = RouterSettings.drain_seconds
-    console: ConsoleMode | None = None
-    keys: Path | None = None
-    tls_dir: Path | None = None
-    control: Address | None = None
-    health: Address | None = None
 
 
 class _HttpServer(uvicorn.Server):
@@ -137,10 +92,17 @@ class RouterServer:
         self._tls = _tls(flags, service)
         self.callers = _callers(flags)
         self.results: Idempotent[tuple[Made, ...]] = Idempotent(kept_bytes)
+        self.tracing = _tracing(flags, service)
         self.pool = WorkerPool(
-            fleet, self.settings, on_change=lambda: self.router.gate.pump(), tls=self._tls
+            fleet,
+            self.settings,
+            on_change=lambda: self.router.gate.pump(),
+            tls=self._tls,
+            tracing=self.tracing,
         )
-        self.router = Router(service, predictor, fleet, self.pool, settings=self.settings)
+        self.router = Router(
+            service, predictor, fleet, self.pool, settings=self.settings, tracing=self.tracing
+        )
         self.control = Control(self.router, self.pool, PlanStore(flags.state_dir), flags.plan_file)
         mode = flags.console or service.spec.router.console
         self._watch = None if mode == "Off" else Watch(self.router, mode)
@@ -165,7 +127,7 @@ class RouterServer:
         try:
             # gRPC's own complaint about a port in use comes with noise.
             _bind("--grpc", self._flags.grpc).close()
-            images = ImageService(self.router, self.callers, self.results)
+            images = ImageService(self.router, self.callers, self.results, self.tracing)
             add_image_service(images, self._grpc)
             router_pb2_grpc.add_RouterControlServicer_to_server(
                 RouterControl(self.control), self._control
@@ -188,6 +150,7 @@ class RouterServer:
             *([pages(self._watch)] if self._watch else []),
             callers=self.callers,
             results=self.results,
+            tracing=self.tracing,
         )
         self._http = _HttpServer(
             uvicorn.Config(
@@ -272,6 +235,7 @@ class RouterServer:
         await self._health_port.close()
         if self._embedder is not None:
             await self._embedder.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -294,6 +258,13 @@ def _tls(flags: Flags, service: DiffusionService) -> Tls | None:
         return Tls(flags.tls_dir, mutual=wanted.mutual, server_name=wanted.server_name)
     except TlsError as error:
         raise StartError(f"--tls-dir: {error}") from None
+
+
+def _tracing(flags: Flags, service: DiffusionService) -> tracing.Tracing:
+    if flags.otlp_endpoint is None:
+        return tracing.OFF
+    endpoint, ratio = flags.otlp_endpoint, flags.trace_ratio
+    return tracing.start(endpoint, "router", service.name, socket.gethostname(), ratio)
 
 
 def _bind(flag: str, address: Address) -> socket.socket:
@@ -342,77 +313,13 @@ async def serve(flags: Flags, service: DiffusionService, predictor: QualityPredi
     log.info("stopped")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage that argparse puts before it."""
-        raise StartError(f"{message} (see --help)")
-
-
-def parse_flags(arguments: Sequence[str]) -> Flags:
-    """The flags. Raises StartError on bad ones."""
-    parser = _Parser(prog="gesso_router.server", description="The router of a Gesso service.")
-    parser.add_argument("--grpc", required=True, type=Address.parse, metavar="HOST:PORT")
-    parser.add_argument("--http", required=True, type=Address.parse, metavar="HOST:PORT")
-    parser.add_argument("--service", required=True, type=Path, help="a DiffusionService in YAML")
-    parser.add_argument("--state-dir", required=True, type=Path, help="keeps plan.json")
-    parser.add_argument(
-        "--plan-file", type=Path, help="a plan to begin with, if it is the newer one"
-    )
-    for name, default, says in (
-        ("--linger-seconds", 0.0, "requests are still taken so long after SIGTERM"),
-        (
-            "--drain-seconds",
-            RouterSettings.drain_seconds,
-            "then accepted ones have so long to finish",
-        ),
-    ):
-        parser.add_argument(name, type=_seconds, default=default, metavar="S", help=says)
-    parser.add_argument(
-        "--console", choices=get_args(ConsoleMode), help="in place of spec.router.console"
-    )
-    for name, says in (
-        ("--keys", "file of the API keys that clients must bring; absent: anybody may ask"),
-        ("--tls-dir", "tls.crt, tls.key and ca.crt; absent: no TLS"),
-    ):
-        parser.add_argument(name, type=Path, help=says)
-    for name, says in (
-        ("--control", "a port of its own for RouterControl, apart from the clients'"),
-        ("--health", "serves grpc.health alone, without TLS, for probes"),
-    ):
-        parser.add_argument(name, type=Address.parse, metavar="HOST:PORT", help=says)
-    given = parser.parse_args(arguments)
-    if given.keys is not None and given.control is None:
-        parser.error("--keys: needs --control: else every client may give the router plans")
-    return Flags(
-        given.grpc,
-        given.http,
-        given.service,
-        given.state_dir,
-        given.plan_file,
-        given.linger_seconds,
-        given.drain_seconds,
-        given.console,
-        given.keys,
-        given.tls_dir,
-        given.control,
-        given.health,
-    )
-
-
-def _seconds(text: str) -> float:
-    value = float(text) if text.replace(".", "", 1).isdecimal() else -1.0
-    if not 0 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: seconds from 0 to 3600")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the router; returns the exit code."""
     try:
         flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
     except StartError as error:
         return _failed(error)
-    logs.setup()
+    logs.set_up("router", flags.log_format, own=("gesso_router",))
     try:
         service = load_service(flags.service)
         predictor = load_predictor(service)

@@ -85,6 +85,11 @@ def check_request_id(field: str, name: str) -> None:
         raise invalid(field, name, "1 to 128 of A-Z a-z 0-9 . _ : -")
 
 
+def request_id_of(given: str | None) -> str:
+    """The id of a request that came with this one, if it can be one; else a new one."""
+    return given if given and _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
 def invalid(field: str, value: object, allowed: str) -> RequestError:
     """A refusal that names the field, its value and what is allowed."""
     shown = repr(value) if isinstance(value, str) else f"{value}"

@@ -20,15 +20,18 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
+from gesso import logs
 from gesso.codebook import to_bytes
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso.tls import Tls, open_channel
+from gesso.tracing import OFF, Tracing, failed
 from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
 from gesso_router.routing.quality import Match
 from gesso_router.settings import RouterSettings
+from gesso_router.spans import LOOKUP_METHOD
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +76,14 @@ class WorkerPool:
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[], None] = lambda: None,
         tls: Tls | None = None,
+        tracing: Tracing = OFF,
     ) -> None:
         """`on_change` is called after every report and loss: who waits for a worker may look again.
 
         With `tls`, links are opened anew when its files have changed.
         """
         self._tls = tls
+        self._tracing = tracing
         self._fleet = fleet
         self._settings = settings
         self._clock = clock
@@ -128,7 +133,7 @@ class WorkerPool:
     ) -> list[Match]:
         """See Pool."""
         asked = self.probes.asked(np.asarray(embedding, np.float32), workers)
-        links = [(e.name, self._links[e.name]) for e in asked if e.name in self._links]
+        links = [(e, self._links[e.name]) for e in asked if e.name in self._links]
         if not links:
             return []
         self.probed += len(links)
@@ -136,14 +141,15 @@ class WorkerPool:
         limit = self._settings.lookup_limit * (1 if len(asked) == len(workers) else 2)
         request = worker_pb2.LookupRequest(tenant=tenant, embedding=embedding, limit=limit)
         calls = [
-            asyncio.ensure_future(_answer(link.stub.Lookup(request, timeout=timeout_seconds)))
-            for _, link in links
+            asyncio.ensure_future(self._asked(endpoint, link, request, timeout_seconds))
+            for endpoint, link in links
         ]
         answers = await asyncio.gather(*calls)
         self.unanswered_lookups += answers.count(None)
         reachable = {e.name for e in workers}
         matches: dict[tuple[str, str], Match] = {}
-        for (name, _), answer in zip(links, answers, strict=True):
+        for (endpoint, _), answer in zip(links, answers, strict=True):
+            name = endpoint.name
             for m in answer.matches if answer is not None else ():
                 key = (m.worker or name, m.entry_id)
                 # What its holder says of an entry is newer than what others know.
@@ -153,6 +159,28 @@ class WorkerPool:
                         m.entry_id, key[0], m.similarity, levels, _vector(m.embedding)
                     )
         return sorted(matches.values(), key=lambda m: -m.similarity)
+
+    async def _asked(
+        self,
+        endpoint: Endpoint,
+        link: _Link,
+        request: worker_pb2.LookupRequest,
+        timeout_seconds: float,
+    ) -> worker_pb2.LookupResponse | None:
+        with self._tracing.calling(LOOKUP_METHOD, endpoint.address) as span:
+            metadata = self._tracing.metadata()
+            try:
+                answer: worker_pb2.LookupResponse = await link.stub.Lookup(
+                    request, timeout=timeout_seconds, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                failed(span, error.code().name)
+                return None
+            if span.is_recording():
+                span.set_attributes(
+                    {"gesso.worker": endpoint.name, "gesso.matches": len(answer.matches)}
+                )
+        return answer
 
     async def generate(
         self,
@@ -168,7 +196,8 @@ class WorkerPool:
         link = self._links.get(worker)
         if link is None:
             raise WorkerFailedError(worker, "the plan no longer names it", retryable=True)
-        call = link.stub.Generate(request, timeout=timeout_seconds)
+        metadata = (("x-request-id", logs.subject().request), *self._tracing.metadata())
+        call = link.stub.Generate(request, timeout=timeout_seconds, metadata=metadata)
         link.calls.add(call)
         try:
             # Not `async for`: an iterator that is left early keeps the image until garbage is collected.
@@ -213,6 +242,7 @@ class WorkerPool:
             f"{code.name}: {details}",
             retryable=code in _RETRYABLE,
             refused=code is grpc.StatusCode.ABORTED,
+            kind=code.name,
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
 
@@ -293,14 +323,6 @@ async def _close(link: _Link, grace: float) -> None:
 def _vector(numbers: Sequence[float]) -> npt.NDArray[np.float32] | None:
     """An embedding from the wire; None where a worker does not tell it."""
     return np.asarray(numbers, np.float32) if len(numbers) else None
-
-
-async def _answer(call: Any) -> worker_pb2.LookupResponse | None:
-    try:
-        answer: worker_pb2.LookupResponse = await call
-    except grpc.aio.AioRpcError:
-        return None
-    return answer
 
 
 async def _withdrawn(call: Any) -> int | None:

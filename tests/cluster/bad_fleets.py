@@ -157,6 +157,41 @@ BAD_FLEETS = (
         "secretName, or file for a fleet on one machine, is needed",
         "neither",
     ),
+    both(
+        "keys in a folder of the Secret",
+        "spec.security.keys",
+        {"secretName": "clients", "key": "a/b"},
+        "the name of a key in the Secret, without /",
+        "a/b",
+    ),
+    *(
+        both(
+            f"traces to {endpoint}",
+            "spec.tracing",
+            {"endpoint": endpoint},
+            "http://HOST:PORT or https://HOST:PORT, without path, user or password",
+            endpoint,
+        )
+        for endpoint in (
+            "otel:4317",
+            "grpc://otel:4317",
+            "http://otel",
+            "http://me:secret@otel:4317",
+            "http://otel:4317/v1",
+        )
+    ),
+    Bad(
+        "traces to nowhere",
+        {"spec.tracing": {"sampleRatio": 0.5}},
+        "spec.tracing.endpoint: missing: required",
+        "spec.tracing.endpoint: Required value",
+    ),
+    Bad(
+        "more traces than requests",
+        {"spec.tracing": {"endpoint": "http://otel:4317", "sampleRatio": 1.5}},
+        "spec.tracing.sampleRatio: 1.5 is not allowed: at most 1",
+        "spec.tracing.sampleRatio: Invalid value: 1.5: spec.tracing.sampleRatio in body should be less than",
+    ),
     *(
         both(f"models in {size}", "spec.workers.modelMemory", size, ALLOWED)
         for size in ("16Go", "0", "1025Pi")

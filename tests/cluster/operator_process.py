@@ -48,9 +48,9 @@ class OperatorProcess:
         """Its structured lines."""
         return [json.loads(x) for x in self._log.read_text().splitlines() if x.startswith("{")]
 
-    def said(self, event: str) -> bool:
-        """Whether it has told of an event."""
-        return any(line["event"] == event for line in self.lines)
+    def said(self, message: str) -> bool:
+        """Whether it has told of it."""
+        return any(line["message"] == message for line in self.lines)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of its own HTTP server; 0 where nobody answers."""

@@ -97,6 +97,17 @@ GOOD: dict[str, dict[str, Any]] = {
     "capacity as a number": {"spec.cache.capacity": 1048576},
     "capacity with a fraction": {"spec.cache": {"capacity": "1.5Gi", "isolation": "Shared"}},
     "cache on disk": {"spec.cache": {"disk": {"size": "100Gi", "storageClassName": "local.nvme"}}},
+    "traces": {"spec.tracing": {"endpoint": "https://otel-collector.observability:4317"}},
+    "a few traces": {"spec.tracing": {"endpoint": "http://[::1]:4317", "sampleRatio": 0.01}},
+    "guarded": {
+        "spec.security": {
+            "tls": {"secretName": "gesso-tls", "mutual": False, "serverName": "gesso.example"},
+            "keys": {"secretName": "gesso-clients", "key": "clients.yaml"},
+        }
+    },
+    "guarded on one machine": {
+        "spec.security": {"tls": {"directory": "tls"}, "keys": {"file": "keys.yaml"}}
+    },
     "longest name": {"metadata.name": "a" * 45},
     "pods": {
         "spec.workers.image": "example.com/worker:1",

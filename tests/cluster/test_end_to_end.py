@@ -142,7 +142,9 @@ def _scale(gesso: Installed, walk: Walk) -> None:
     gesso.wait("two workers again", lambda: len(gesso.pods(WORKERS)) == 2, 120)
     took = gesso.service("tiny")["status"]["workers"]["startSeconds"]
     assert 1 <= took <= 120
-    assert '"event": "handed_over", "worker": "tiny-worker-2", "entries": ' in gesso.operator_log()
+    assert (
+        '"message": "handed_over", "worker": "tiny-worker-2", "entries": ' in gesso.operator_log()
+    )
 
 
 def _kills(gesso: Installed, walk: Walk, cluster: Cluster, load: Load) -> None:

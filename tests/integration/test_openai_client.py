@@ -87,6 +87,31 @@ async def test_images_models_and_extensions(router: Client, client: Any) -> None
         assert raw.headers["X-Gesso-Worker"] in {"worker-0", "worker-1"}
 
 
+async def test_requests_have_an_id_of_the_clients_or_one_of_their_own(
+    router: Client, client: Any
+) -> None:
+    async with fake_workers(1, step_seconds=0.001) as workers:
+        await router.apply(*workers)
+
+        async def generate(given: str, **fields: Any) -> tuple[str, str]:
+            headers = {"X-Request-Id": given}
+            raw = await client.images.with_raw_response.generate(
+                prompt="a red star", extra_headers=headers, **fields
+            )
+            return raw.headers["x-request-id"], raw.headers["X-Gesso-Request-Id"]
+
+        assert await generate("mine-1") == ("mine-1", "mine-1")
+        assert await generate("mine-2", n=2) == ("mine-2", "mine-2-0, mine-2-1")
+        # What cannot be one, or would break a line of the log, is replaced.
+        for bad in ("a b", "x" * 129, "{}"):
+            own, told = await generate(bad)
+            assert own == told != bad
+            assert len(own) == 32
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.images.generate(prompt="", extra_headers={"X-Request-Id": "mine-3"})
+        assert refused.value.request_id == "mine-3"
+
+
 async def test_by_url(router: Client, client: Any) -> None:
     async with fake_workers(1, step_seconds=0.001) as workers:
         await router.apply(*workers)

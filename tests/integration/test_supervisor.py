@@ -113,7 +113,7 @@ def test_comes_up_repairs_a_killed_worker_and_goes_down(start):
     assert fleet.process.returncode == 0
     assert not any(p.is_running() for p in family)
     assert fleet.place.read_state() is None
-    assert all(json.loads(line)["event"] for line in log.splitlines())
+    assert all(json.loads(line)["message"] for line in log.splitlines())
 
 
 def test_children_die_with_a_supervisor_that_is_killed(start):
@@ -131,8 +131,8 @@ def test_worker_that_cannot_load_its_model_is_told_in_its_own_words(start):
     log = fleet.process.communicate(timeout=DEADLINE_S)[1]
     assert fleet.process.returncode == 1
     last = json.loads(log.splitlines()[-1])
-    assert "exited with code 2: " in last["message"]
-    assert "model source 'nowhere' is not there" in last["message"]
+    assert "exited with code 2: " in last["detail"]
+    assert "model source 'nowhere' is not there" in last["detail"]
     assert fleet.place.read_state().phase == "Failed"
     assert not any(c.pid for c in fleet.place.read_state().children)
 

@@ -22,7 +22,6 @@ import torch
 from gesso.profile import Profile
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.loading import OWN, Loaded
-from gesso_worker.logs import line
 from gesso_worker.residency import Resident, to_let_go
 from gesso_worker.serving import Serving
 
@@ -173,7 +172,7 @@ class ModelHolder:
                 await self._change(target)
             except ModelLoadError as error:
                 self.error = str(error)
-                logger.error(line("switch_failed", model=target, reason=self.error))
+                logger.error("switch_failed", extra={"model": target, "reason": self.error})
                 if self._wanted == target:
                     self._wanted = self.held
             except Exception as error:
@@ -267,22 +266,22 @@ class ModelHolder:
         except ModelLoadError as error:
             if not self._loaded or not _out_of_memory(error):
                 raise
-            logger.warning(line("no_room", model=name or "own", beside=",".join(self._loaded)))
+            told = {"model": name or "own", "beside": ",".join(self._loaded)}
+            logger.warning("no_room", extra=told)
         await self._let_go(tuple(self._loaded))
         return await self._loader.load(name, LOAD_S)
 
     def _confirm(self, last: Switched) -> None:
         self.last = last
-        text = line(
-            "switched",
-            before=last.before or "own",
-            after=last.after or "own",
-            kept=last.kept,
-            drain_s=last.drain_seconds,
-            load_s=last.load_seconds,
-            warmup_s=last.warmup_seconds,
-        )
-        logger.info(text)
+        told = {
+            "before": last.before or "own",
+            "after": last.after or "own",
+            "kept": last.kept,
+            "drain_s": last.drain_seconds,
+            "load_s": last.load_seconds,
+            "warmup_s": last.warmup_seconds,
+        }
+        logger.info("switched", extra=told)
 
     async def _fall_back(self, before: str) -> None:
         try:

@@ -19,6 +19,7 @@ from gesso.health import HealthPort
 from gesso.malformed import RefuseMalformed
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso.tls import Tls, add_port
+from gesso.tracing import OFF, Tracing
 from gesso_worker.cache.folder import FolderError
 from gesso_worker.cache.peers import MESSAGE_BYTES, Peers
 from gesso_worker.defaults import FETCH_DEADLINE_S
@@ -27,7 +28,6 @@ from gesso_worker.errors import StartError
 from gesso_worker.footprint import default_bound
 from gesso_worker.holder import ModelHolder
 from gesso_worker.loading import OWN, Loaded, Loader
-from gesso_worker.logs import line
 from gesso_worker.metrics import serve_metrics
 from gesso_worker.servicer import WorkerServicer
 from gesso_worker.serving import Serving, Store, make_serving, make_store
@@ -56,6 +56,7 @@ async def serve(
     metrics: str | None = None,
     tls: Tls | None = None,
     health_at: str | None = None,
+    tracing: Tracing = OFF,
 ) -> int:
     """Serves until a signal; gives the exit code. Raises StartError if it cannot start.
 
@@ -63,12 +64,13 @@ async def serve(
     what is accepted by then has `drain_s` to finish. `disk` is the folder of the cache's tier on disk, and its
     bound in bytes; `fetch_deadline_s` is what a latent at another worker is waited for, `metrics` the HOST:PORT
     that Prometheus scrapes. `health_at` is a HOST:PORT for grpc.health alone, without TLS.
+    `tracing` is where spans go; it is closed at the end.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loader, peers = Loader(service, threads), Peers(tls)
+    loader, peers = Loader(service, threads), Peers(tls, tracing)
 
     def make(model: str, loaded: Loaded) -> Serving:
         assert servicer.store is not None
@@ -78,7 +80,7 @@ async def serve(
 
     bound = service.spec.workers.model_memory_bytes
     holder = ModelHolder(loader, make, bound_bytes=default_bound() if bound is None else bound)
-    servicer = WorkerServicer(name, service.ladder, holder)
+    servicer = WorkerServicer(name, service.ladder, holder, tracing)
     server, healthy = await _listen(listen, servicer, tls)
     port = HealthPort(healthy)
     scraped = None
@@ -129,8 +131,10 @@ async def serve(
         servicer.close()
         await server.stop(STOP_S)
         await port.close()
+        ending = [asyncio.to_thread(tracing.close)]
         if servicer.store is not None:
-            await asyncio.to_thread(servicer.store.shard.close, FLUSH_S)
+            ending.append(asyncio.to_thread(servicer.store.shard.close, FLUSH_S))
+        await asyncio.gather(*ending)
         await peers.close()
 
 
@@ -176,18 +180,17 @@ def _log_ready(
     serving = holder.serving
     assert serving is not None
     profile = serving.profile
-    text = line(
-        "ready",
-        listen=listen,
-        service=service.name,
-        model=service.spec.model.source,
-        device=profile.device,
-        dtype=str(dtype).removeprefix("torch."),
-        max_batch=profile.max_batch,
-        seconds_per_image=profile.work_seconds(0),
-        fingerprint=serving.default_fingerprint,
-    )
-    logger.info(text)
+    told = {
+        "listen": listen,
+        "service": service.name,
+        "model": service.spec.model.source,
+        "device": profile.device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "max_batch": profile.max_batch,
+        "seconds_per_image": profile.work_seconds(0),
+        "fingerprint": serving.default_fingerprint,
+    }
+    logger.info("ready", extra=told)
 
 
 async def _watch(
@@ -206,7 +209,7 @@ async def _watch(
             hung = not hung
             status = health_pb2.HealthCheckResponse
             await _set(healthy, status.NOT_SERVING if hung else status.SERVING)
-            logger.error(line("hung" if hung else "recovered", seconds=silent))
+            logger.error("hung" if hung else "recovered", extra={"seconds": silent})
         if time.monotonic() >= next_report:
             next_report = time.monotonic() + REPORT_S
             told = _report(holder, store, told)
@@ -227,19 +230,18 @@ def _report(holder: ModelHolder, store: Store | None, told: int) -> int:
     now = holder.serving.engine.snapshot()
     if now.ticks != told:
         cache = store.shard.stats()
-        text = line(
-            "served",
-            images=holder.images_done,
-            active=len(now.active),
-            queued=len(now.queued),
-            ticks=now.ticks,
-            out_of_memory=now.out_of_memory,
-            cache_entries=cache.entries,
-            cache_bytes=cache.used_bytes,
-            cache_disk_bytes=cache.disk_used_bytes,
-            cache_disk_corrupt=cache.disk_corrupt,
-        )
-        logger.info(text)
+        counts = {
+            "images": holder.images_done,
+            "active": len(now.active),
+            "queued": len(now.queued),
+            "ticks": now.ticks,
+            "out_of_memory": now.out_of_memory,
+            "cache_entries": cache.entries,
+            "cache_bytes": cache.used_bytes,
+            "cache_disk_bytes": cache.disk_used_bytes,
+            "cache_disk_corrupt": cache.disk_corrupt,
+        }
+        logger.info("served", extra=counts)
     return now.ticks
 
 
@@ -253,7 +255,7 @@ async def _drain(
     servicer.draining = True
     await _set(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     if holder.broken:
-        logger.error(line("broken", reason=holder.broken))
+        logger.error("broken", extra={"reason": holder.broken})
         return 1
     began = time.monotonic()
     await asyncio.sleep(linger_s)
@@ -263,5 +265,6 @@ async def _drain(
         engine = serving.engine
         if not await asyncio.to_thread(engine.drain, max(0.0, until - time.monotonic())):
             left += len(engine.snapshot().active) + len(engine.snapshot().queued)
-    logger.info(line("drained", seconds=time.monotonic() - began, unfinished=left))
+    told = {"seconds": time.monotonic() - began, "unfinished": left}
+    logger.info("drained", extra=told)
     return 0

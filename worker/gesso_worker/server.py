@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gesso import logs, observing, tracing
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.quantity import parse_bytes
 from gesso.api.security import TlsSpec
+from gesso.logs import Form
 from gesso.tls import Tls, TlsError
 from gesso_worker.defaults import FETCH_DEADLINE_S
 from gesso_worker.errors import StartError
+from gesso_worker.throttle import Throttle
 
 BAD_START = 2
 MOST_THREADS = 256
@@ -46,6 +49,8 @@ class Flags:
     metrics: str | None = None
     tls_dir: Path | None = None
     health: str | None = None
+    otlp_endpoint: str | None = None
+    log_format: Form = "json"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,6 +106,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     parser.add_argument(
         "--health", metavar="HOST:PORT", help="serves grpc.health alone, without TLS, for probes"
     )
+    observing.add_flags(parser)
     given = parser.parse_args(arguments)
     if not _NAME.fullmatch(given.name):
         raise StartError(
@@ -152,6 +158,8 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         given.metrics,
         given.tls_dir,
         given.health,
+        given.otlp_endpoint,
+        given.log_format,
     )
 
 
@@ -187,6 +195,13 @@ def load_tls(flags: Flags, service: DiffusionService) -> Tls | None:
         raise StartError(f"--tls-dir: {error}") from None
 
 
+def _tracing(flags: Flags, service: DiffusionService) -> tracing.Tracing:
+    """Workers go on with traces that a router began, and begin none."""
+    if flags.otlp_endpoint is None:
+        return tracing.OFF
+    return tracing.start(flags.otlp_endpoint, "worker", service.name, flags.name)
+
+
 def check_listen(listen: str) -> None:
     """Tries to bind, since gRPC that fails to writes lines of its own. Raises StartError."""
     host, _, port = listen.rpartition(":")
@@ -214,9 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # Bad flags are told at once, not after seconds of importing.
-        from gesso_worker import lifecycle, logs
+        from gesso_worker import lifecycle
 
-        logs.set_up(flags.name)
+        logs.set_up("worker", flags.log_format, flags.name, ("gesso_worker",), Throttle())
         return asyncio.run(
             lifecycle.serve(
                 flags.name,
@@ -231,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flags.metrics,
                 tls,
                 flags.health,
+                _tracing(flags, service),
             )
         )
     except StartError as error:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import grpc
 
+from gesso.logs import subject
 from gesso.profile import Profile
 from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso.tracing import OFF, Tracing
 from gesso_worker.engine import (
     ClosedError,
     Event,
@@ -35,6 +37,7 @@ from gesso_worker.requests import (
 )
 from gesso_worker.serving import Serving
 from gesso_worker.shard_service import Context, ShardServicer, abort
+from gesso_worker.told import Told
 
 #: Of a call that brings no deadline of its own.
 DEFAULT_DEADLINE_S = 300.0
@@ -65,9 +68,11 @@ class Assigned:
 class WorkerServicer(ShardServicer):
     """Serves `gesso.v1.Worker`; until a model is loaded, only Stats and Assign."""
 
-    def __init__(self, name: str, ladder: tuple[int, ...], holder: ModelHolder) -> None:
+    def __init__(
+        self, name: str, ladder: tuple[int, ...], holder: ModelHolder, tracing: Tracing = OFF
+    ) -> None:
         """`ladder` is the service's."""
-        super().__init__(name)
+        super().__init__(name, tracing)
         self.draining = False
         self.assigned = Assigned()
         self._ladder = ladder
@@ -85,6 +90,7 @@ class WorkerServicer(ShardServicer):
         remaining = context.time_remaining()
         time_left = DEFAULT_DEADLINE_S if remaining is None else min(remaining, DEFAULT_DEADLINE_S)
         deadline_s = time.monotonic() + time_left
+        told = Told.of(self.tracing, spec, self.name, context.invocation_metadata())
         loop = asyncio.get_running_loop()
         # Bounded by what jobs can say: a start, a progress every few steps, an end.
         events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
@@ -101,7 +107,9 @@ class WorkerServicer(ShardServicer):
             for index in range(spec.images):
                 image = self._image_request(serving, spec, index, deadline_s)
                 jobs.append(await self._accept(serving, image, sink_of(index), context))
-            start = await serving.starts.find(spec, serving.fingerprint(spec), time_left)
+            with told.fetching() as span:
+                start = await serving.starts.find(spec, serving.fingerprint(spec), time_left)
+                span.set_attribute("gesso.skipped_steps", start.skipped_steps)
             for job in jobs:
                 serving.engine.begin(job, start)
             while len(seen) < len(jobs):
@@ -111,6 +119,7 @@ class WorkerServicer(ShardServicer):
                 except TimeoutError:
                     event = Failed(FailureReason.DEADLINE, "the device does not answer")
                 if isinstance(event, Failed):
+                    told.failed(event)
                     await abort(context, _STATUS[event.reason], event.message)
                 if isinstance(event, Finished):
                     seen.add(index)
@@ -119,6 +128,7 @@ class WorkerServicer(ShardServicer):
             # The client left, or its deadline passed, or an image failed; jobs that ended are left alone.
             for job in jobs:
                 serving.engine.cancel(job)
+            told.end(jobs, len(seen))
             if jobs and _KEEPS not in seen and self.store is not None:
                 # Nobody has seen this image: it is nothing to start others from.
                 loop.run_in_executor(None, self.store.shard.retract, spec.request_id)
@@ -252,6 +262,7 @@ class WorkerServicer(ShardServicer):
             progress_steps=spec.progress_steps,
             preview_steps=spec.preview_steps,
             owner=spec,
+            subject=subject(),
         )
 
     async def _accept(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import grpc
+from opentelemetry.trace import INVALID_SPAN, Span
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.tracing import OFF, Tracing, carrier_of, failed, rpc
 from gesso_worker.cache.announcer import Announcer
 from gesso_worker.cache.fetching import fetch
 from gesso_worker.cache.handover import hand_over
@@ -38,8 +41,9 @@ async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoRetu
 class ShardServicer(worker_pb2_grpc.WorkerServicer):
     """What of the Worker service is about the shard; `store` is None until the own model was loaded."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tracing: Tracing = OFF) -> None:
         self.name = name
+        self.tracing = tracing
         self.store: Store | None = None
         # Searching a large index takes tens of milliseconds, too long for the event loop.
         self._searches = ThreadPoolExecutor(1, "lookup")
@@ -52,6 +56,19 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
         self, request: worker_pb2.LookupRequest, context: Context
     ) -> worker_pb2.LookupResponse:
         """See worker.proto. Finds what requests with the service's own guidance may start from."""
+        with self.serving("Lookup", context):
+            return await self._lookup(request, context)
+
+    def serving(self, method: str, context: Context) -> AbstractContextManager[Span]:
+        """The span of a call, within its caller's trace."""
+        if not self.tracing.on:
+            return nullcontext(INVALID_SPAN)
+        name = f"gesso.v1.Worker/{method}"
+        return self.tracing.serve(name, carrier_of(context.invocation_metadata()), rpc(name))
+
+    async def _lookup(
+        self, request: worker_pb2.LookupRequest, context: Context
+    ) -> worker_pb2.LookupResponse:
         store = await self._opened(context)
 
         def find() -> list[Match]:
@@ -82,7 +99,10 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
     ) -> worker_pb2.FetchLatentsResponse:
         """See worker.proto."""
         store = await self._opened(context)
-        held = await fetch(store.shard, request.tenant, request.entry_id, request.skipped_steps)
+        with self.serving("FetchLatents", context) as span:
+            held = await fetch(store.shard, request.tenant, request.entry_id, request.skipped_steps)
+            if held is None:
+                failed(span, grpc.StatusCode.NOT_FOUND.name)
         if held is None:
             message = (
                 f"no latents of entry {request.entry_id!r} at {request.skipped_steps} or below"

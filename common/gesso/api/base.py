@@ -19,11 +19,14 @@ DnsLabel = Annotated[str, Field(pattern=DNS_LABEL, max_length=63)]
 SERVICE_NAME = r"^[a-z]([-a-z0-9]{0,43}[a-z0-9])?$"
 #: As Kubernetes has it: 500m, 2, 1.5Gi, 1e3.
 QUANTITY = r"^[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
+#: Host and port of a collector, without path, user or password.
+COLLECTOR = r"^https?://([a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$"
 #: What is allowed by each pattern, in words.
 PATTERNS = {
     DNS_LABEL: "a DNS label: a-z, 0-9 and -, at most 63 characters",
     SERVICE_NAME: "a DNS label that begins with a letter: a-z, 0-9 and -, at most 45 characters",
     QUANTITY: "a quantity such as 500m, 2 or 1.5Gi; with a fraction, in quotes",
+    COLLECTOR: "http://HOST:PORT or https://HOST:PORT, without path, user or password",
 }
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

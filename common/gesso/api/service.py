@@ -14,6 +14,7 @@ from gesso.api.pods import INT_OR_STRING, whole_as_text
 from gesso.api.quantity import parse_bytes
 from gesso.api.security import SecuritySpec
 from gesso.api.status import ServiceStatus
+from gesso.api.tracing import TracingSpec
 from gesso.builtin import TINY_CLIP, TINY_SDXL
 
 #: No device known takes less for a denoising step: a deadline below it is a slip of the pen.
@@ -186,6 +187,10 @@ class ServiceSpec(ApiModel):
     router: RouterSpec = Field(default=RouterSpec(), description="The part that takes requests in.")
     security: SecuritySpec = Field(
         default=SecuritySpec(), description="TLS between the parts, API keys of clients."
+    )
+    tracing: TracingSpec | None = Field(
+        default=None,
+        description="OpenTelemetry traces of requests, across router and workers. Absent: none.",
     )
     network_policy: bool = Field(
         default=False,

@@ -187,14 +187,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def last_message(log_file: Path) -> str:
-    """The message of the last structured line in a log that has one; else its last line."""
+    """The detail of the last structured line in a log that has one; else its last line."""
     with suppress(OSError):
         lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         for line in reversed(lines):
             with suppress(ValueError):
                 fields = json.loads(line)
-                if isinstance(fields, dict) and fields.get("message"):
-                    return str(fields["message"])
+                if isinstance(fields, dict) and fields.get("detail"):
+                    return str(fields["detail"])
         if lines:
             return lines[-1].strip()
     return "it left no message"

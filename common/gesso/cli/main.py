@@ -15,6 +15,7 @@ from gesso.cli import generate as generating
 from gesso.cli import simulate as simulating
 from gesso.cli import status as reporting
 from gesso.cli.console import EXIT_USAGE, CliError, note, say
+from gesso.logs import Form
 
 app = typer.Typer(
     help="Serves text-to-image models: in time, at the best quality that the fleet can give.",
@@ -43,9 +44,11 @@ def up(
     state_dir: Place = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
     timeout: Annotated[float, typer.Option(min=1, max=3600, help="Seconds to get ready in.")] = 120,
+    log_format: Annotated[Form, typer.Option(help="Of the lines in its logs.")] = "json",
 ) -> None:
     """Starts a service on this machine: router, workers, planner."""
-    lifecycle.up(file, grpc_port, http_port, state_dir, foreground, timeout)
+    flags = ("--log-format", log_format)
+    lifecycle.up(file, grpc_port, http_port, state_dir, foreground, timeout, flags)
 
 
 @app.command()

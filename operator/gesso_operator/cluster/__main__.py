@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from gesso import logs
 from gesso_operator.clients import MOST_CALLS
 from gesso_operator.cluster.api import Api, ApiError, NoClusterError
 from gesso_operator.cluster.events import EventSink
@@ -95,7 +95,7 @@ async def serve(flags: Flags, log: Log) -> int:
         code = 1
         for what, ended in (("watches", watches.ended), ("lease", leading)):
             if ended.done():
-                log.error("failed", message=f"{what} ended: {ended.exception()!r}")
+                log.error("failed", detail=f"{what} ended: {ended.exception()!r}")
         stop.set()
     opening.cancel()
     await manager.stop()
@@ -112,7 +112,7 @@ async def _open(watches: Watches, api: Api, log: Log) -> None:
     told = False
     while not await _serves(api, API_VERSION):
         if not told:
-            log.warning("no_crd", message=f"the API server does not serve {API_VERSION} yet")
+            log.warning("no_crd", detail=f"the API server does not serve {API_VERSION} yet")
             told = True
         await asyncio.sleep(_CRD_SECONDS)
     watches.start()
@@ -127,12 +127,12 @@ async def _serves(api: Api, group_version: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the operator; gives the exit code."""
-    log = Log("operator")
     # kopf asks for the user's name, which a container may not have.
     os.environ.setdefault("USER", "gesso")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         flags = parse(sys.argv[1:] if arguments is None else arguments)
+        logs.set_up("operator", flags.log_format)
+        log = Log("operator", form=flags.log_format)
         gc.freeze()
         return asyncio.run(serve(flags, log))
     except UsageError as error:

@@ -58,4 +58,4 @@ class EventSink:
         try:
             await self._api.create(body)
         except ApiError as error:
-            self._log.warning("event_not_written", reason=reason, message=str(error))
+            self._log.warning("event_not_written", reason=reason, detail=str(error))

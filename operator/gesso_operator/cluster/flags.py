@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from gesso.api.base import DNS_LABEL
 from gesso.api.pods import PodTemplate
+from gesso.logs import Form
+from gesso.observing import add_log_flag
 
 _ROLES = ("router", "worker")
 
@@ -37,6 +39,7 @@ class Flags:
     port: int
     pod: str
     tls_dir: Path | None = None
+    log_format: Form = "json"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +75,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         metavar="DIR",
         help="tls.crt, tls.key and ca.crt to talk to services with that have spec.security.tls",
     )
+    add_log_flag(parser)
     given = parser.parse_args(arguments)
     for namespace in given.namespace:
         if not re.match(DNS_LABEL, namespace):
@@ -96,6 +100,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         port=int(port),
         pod=environment.get("POD_NAME") or "gesso-operator",
         tls_dir=given.tls_dir,
+        log_format=given.log_format,
     )
 
 

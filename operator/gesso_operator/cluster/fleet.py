@@ -107,7 +107,7 @@ class PodFleet:
         for name, reply in zip(leaves, replies, strict=True):
             failed = str(reply) if isinstance(reply, Failure) else ""
             entries = 0 if isinstance(reply, Failure) else reply.entries
-            self._log.info("handed_over", worker=name, entries=entries, message=failed)
+            self._log.info("handed_over", worker=name, entries=entries, detail=failed)
 
     def routers(self) -> Mapping[str, str]:
         """Routers that are ready, by the pod's name."""
@@ -158,7 +158,7 @@ class PodFleet:
                 await self._applied.apply([plan_config(self.owned, plan_json(plan))])
                 await self._label(decision)
         except ApiError as error:
-            self._log.warning("plan_not_kept", service=str(self.key), message=str(error))
+            self._log.warning("plan_not_kept", service=str(self.key), detail=str(error))
         await self._events.decided(self.owned, decision, resizes)
 
     async def write(self, status: ServiceStatus) -> None:

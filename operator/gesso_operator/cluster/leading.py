@@ -67,7 +67,7 @@ class Leadership:
                 found["spec"]["holderIdentity"] = ""
                 await self._api.replace(found)
         except ApiError as error:
-            self._log.warning("lease_not_released", message=str(error))
+            self._log.warning("lease_not_released", detail=str(error))
 
     async def _round(self) -> None:
         began = self._clock()
@@ -90,7 +90,7 @@ class Leadership:
             if error.status == 409:
                 self._renewed_s = None
             else:
-                self._log.warning("lease_not_renewed", message=str(error))
+                self._log.warning("lease_not_renewed", detail=str(error))
             return
         self.holder = self.me
         # From before the request: the server may have counted from then on.

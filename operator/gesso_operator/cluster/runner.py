@@ -128,7 +128,7 @@ class Runner:
                     if str(error) != self._trouble:
                         self._trouble = str(error)
                         self._tools.log.warning(
-                            "not_reconciled", service=str(self.key), message=self._trouble
+                            "not_reconciled", service=str(self.key), detail=self._trouble
                         )
                     await self._tell_trouble(error)
                 self.beat_s = self._clock()
@@ -220,12 +220,12 @@ class Runner:
         if wanted is None:
             return None
         if folder is None:
-            self._tools.log.error("no_tls", service=str(self.key), message="--tls-dir is not given")
+            self._tools.log.error("no_tls", service=str(self.key), detail="--tls-dir is not given")
             return None
         try:
             return Tls(folder, mutual=wanted.mutual, server_name=wanted.server_name)
         except TlsError as error:
-            self._tools.log.error("no_tls", service=str(self.key), message=str(error))
+            self._tools.log.error("no_tls", service=str(self.key), detail=str(error))
             return None
 
     async def _objects(self, fleet: PodFleet) -> None:

@@ -35,7 +35,7 @@ class StatusWriter:
             )
         except ApiError as error:
             if error.status != 404:
-                self._log.warning("status_not_written", service=str(key), message=str(error))
+                self._log.warning("status_not_written", service=str(key), detail=str(error))
             return
         self._written[key] = body
         self.writes += 1

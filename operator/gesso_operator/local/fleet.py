@@ -60,6 +60,11 @@ class LocalFleet:
         #: Where the router is controlled: apart from its clients, if anything is guarded.
         self._control_address = self._router_address
         guards: list[str] = [*tls]
+        tracing = service.spec.tracing
+        told = [] if log.form == "json" else ["--log-format", log.form]
+        if tracing is not None:
+            told += ["--otlp-endpoint", tracing.endpoint]
+            guards += ["--trace-ratio", str(tracing.sample_ratio)]
         if security.on:
             self._control_address = f"{HOST}:{free_port(HOST)}"
             guards += ["--control", self._control_address]
@@ -74,6 +79,7 @@ class LocalFleet:
                     *("--fetch-deadline-ms", str(FETCH_DEADLINE_MS)),
                     *(("--cache-dir", str(state_dir.cache(name).resolve())) if on_disk else ()),
                     *tls,
+                    *told,
                 ]
 
             # A new port for each start: someone may have taken the old one meanwhile.
@@ -96,6 +102,7 @@ class LocalFleet:
                 *("--http", self.http_address, "--service", file),
                 *("--state-dir", str(state_dir.path.resolve())),
                 *guards,
+                *told,
             ]
 
         self.router = ManagedProcess(
@@ -151,7 +158,7 @@ class LocalFleet:
         try:
             self._dir.write_status(status)
         except OSError as error:
-            self._log.error("status_not_written", message=str(error))
+            self._log.error("status_not_written", detail=str(error))
 
     async def start(self) -> None:
         """Starts all, waits until all serve. Raises StartError at the first failure or the deadline."""

@@ -143,12 +143,12 @@ class ManagedProcess:
             if delay is None:
                 self.given_up = True
                 self.message = f"given up after {self._policy.budget} restarts: {self.message}"
-                self._log.error("given_up", process=self.name, message=self.message)
+                self._log.error("given_up", process=self.name, detail=self.message)
                 return
             self._log.warning(
                 "restarting",
                 process=self.name,
-                message=self.message,
+                detail=self.message,
                 delay_s=delay,
                 restarts=self._restarts.total,
             )
@@ -233,7 +233,7 @@ class ManagedProcess:
 
 
 def last_line(path: Path, offset: int = 0) -> str:
-    """The last line that tells something in a log from `offset` on; of a structured line, its message."""
+    """The last line that tells something in a log from `offset` on; of a structured line, what it tells."""
     try:
         with path.open("rb") as stream:
             end = stream.seek(0, os.SEEK_END)
@@ -248,6 +248,6 @@ def last_line(path: Path, offset: int = 0) -> str:
     with suppress(ValueError):
         fields = json.loads(line)
         if isinstance(fields, dict):
-            told = fields.get("message") or fields.get("error") or fields.get("event")
+            told = fields.get("detail") or fields.get("message")
             line = str(told) if told else line
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 3] + "..."

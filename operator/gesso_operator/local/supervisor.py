@@ -25,6 +25,7 @@ from typing import Any
 
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.local_state import LocalState, Phase, StateDir
+from gesso.observing import add_log_flag
 from gesso.tls import Tls, TlsError
 from gesso_operator.clients import Clients
 from gesso_operator.local.fleet import ROUTER_MODULE, WORKER_MODULE, LocalFleet
@@ -44,7 +45,7 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs until stopped; gives the exit code."""
     flags = _parser().parse_args(argv)
-    log = Log("supervisor")
+    log = Log("supervisor", form=flags.log_format)
     state_dir = StateDir(flags.state_dir)
     try:
         service = load_service(flags.service)
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lock = _prepare(state_dir, Path(flags.service), flags.grpc_port, flags.http_port)
     except (SpecError, UsageError) as error:
         for line in str(error).splitlines():
-            log.error("refused", message=line)
+            log.error("refused", detail=line)
         return 2
     # What was imported stays: looking through it for garbage now and then would hold up a plan for 0.1 s.
     gc.freeze()
@@ -163,7 +164,7 @@ async def _serve(
             )
     except StartError as error:
         code, phase, message = 1, "Failed", str(error)
-        log.error("failed", message=message)
+        log.error("failed", detail=message)
     finally:
         if code == 0:
             phase, message = "Stopping", "finishing accepted requests"
@@ -179,7 +180,7 @@ async def _serve(
         if code == 0:
             log.info("down")
         else:
-            log.error("down", message=message)
+            log.error("down", detail=message)
     return code
 
 
@@ -248,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds in which all must serve",
     )
+    add_log_flag(parser)
     # Other servers of the same contract, as the tests use.
     parser.add_argument("--worker-module", default=WORKER_MODULE, help=argparse.SUPPRESS)
     parser.add_argument("--router-module", default=ROUTER_MODULE, help=argparse.SUPPRESS)

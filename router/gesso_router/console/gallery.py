@@ -26,7 +26,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that went out; `embedding` is its prompt's, if it left latents. `at_s` is in unix seconds."""
+    """An image that went out; `embedding` is its prompt's, if it left latents. `at_s` is in unix seconds.
+
+    `owner` is the tenant whose key asked for it: nobody else is shown it. Empty: there are no keys.
+    """
 
     request_id: str
     at_s: float
@@ -44,6 +47,7 @@ class Picture:
     generate_seconds: float
     source: Source | None = None
     embedding: Vector | None = None
+    owner: str = ""
 
 
 class Gallery:
@@ -70,18 +74,20 @@ class Gallery:
             self._bytes -= len(gone.data)
         return self.hung
 
-    def picture(self, number: int) -> Picture | None:
-        """A picture by its number; None where it is gone or never was."""
-        return self._held.get(number)
+    def picture(self, number: int, owner: str = "") -> Picture | None:
+        """A picture of an owner by its number; None where it is gone, never was, or is another's."""
+        found = self._held.get(number)
+        return found if found is not None and found.owner == owner else None
 
-    def since(self, number: int) -> list[dict[str, Any]]:
-        """Labels of the pictures after this number, the newest first."""
+    def since(self, number: int, owner: str = "") -> list[dict[str, Any]]:
+        """Labels of an owner's pictures after this number, the newest first."""
         first = 0 if number > self.hung else number
-        return [self.label(n) for n in reversed(self._held) if n > first]
+        own = (n for n, p in reversed(self._held.items()) if p.owner == owner)
+        return [self.label(n) for n in own if n > first]
 
     def label(self, number: int) -> dict[str, Any]:
-        """All but the image itself; `source.picture` is the number of the picture that left the latents, if it
-        still hangs. Raises KeyError.
+        """All but the image itself; `source.picture` is the number of the same owner's picture that left the
+        latents, if it still hangs. Raises KeyError.
         """
         picture = self._held[number]
         source = picture.source
@@ -105,17 +111,22 @@ class Gallery:
                 "worker": source.worker,
                 "entry": source.entry_id,
                 "similarity": round(source.similarity, 4),
-                "picture": self._origin(number, source),
+                "picture": self._origin(number, source, picture.owner),
             },
         }
 
-    def _origin(self, before: int, source: Source) -> int | None:
-        """The newest earlier picture of the prompt that the latents were left by."""
+    def _origin(self, before: int, source: Source, owner: str) -> int | None:
+        """The owner's newest earlier picture of the prompt that the latents were left by."""
         if source.embedding is None:
             return None
-        for number in reversed(self._held):
-            own = self._held[number].embedding
-            if number >= before or own is None or own.shape != source.embedding.shape:
+        for number, picture in reversed(self._held.items()):
+            own = picture.embedding
+            if (
+                number >= before
+                or picture.owner != owner
+                or own is None
+                or own.shape != source.embedding.shape
+            ):
                 continue
             if float(np.dot(own, source.embedding)) >= SAME_PROMPT:
                 return number

@@ -23,6 +23,7 @@ from gesso_router.access.http import caller_of, spend
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
+from gesso_router.request_ids import request_id
 from gesso_router.validation import FORMATS, HTTP_NAMES, Job, Raw, invalid, validate
 
 MAX_BODY_BYTES = 32 * 1024
@@ -95,15 +96,20 @@ def pages(watch: Watch) -> APIRouter:
 
     @routes.get("/console/state")
     async def _state(
-        seq: Annotated[int, Query(ge=0)] = 0, picture: Annotated[int, Query(ge=0)] = 0
+        request: Request,
+        seq: Annotated[int, Query(ge=0)] = 0,
+        picture: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
-        body = json.dumps(watch.state(seq, picture), separators=(",", ":"))
+        body = json.dumps(
+            watch.state(seq, picture, caller_of(request).tenant), separators=(",", ":")
+        )
         headers = {**HEADERS, "Cache-Control": "no-store"}
         return Response(body, media_type="application/json", headers=headers)
 
     @routes.get("/console/images/{number}")
-    async def _image(number: int) -> Response:
-        picture = watch.gallery.picture(number) if watch.gallery is not None else None
+    async def _image(request: Request, number: int) -> Response:
+        gallery, owner = watch.gallery, caller_of(request).tenant
+        picture = gallery.picture(number, owner) if gallery is not None else None
         if picture is None:
             raise HTTPException(404, f"image {number}: it does not hang in the gallery")
         headers = {**HEADERS, "Cache-Control": "private, max-age=3600, immutable"}
@@ -114,7 +120,8 @@ def pages(watch: Watch) -> APIRouter:
         # A page of another origin cannot send this type without asking first, and is not answered.
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise HTTPException(415, "content-type: application/json is needed")
-        job = caller_of(request).owns(wished(await _body(request), watch.router))
+        wish = wished(await _body(request), watch.router, request_id(request))
+        job = caller_of(request).owns(wish)
         spend(request, 1)
         headers = {**HEADERS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
@@ -124,8 +131,8 @@ def pages(watch: Watch) -> APIRouter:
     return routes
 
 
-def wished(body: bytes, router: Router) -> Job:
-    """The job of a request of the page. Raises RequestError (INVALID)."""
+def wished(body: bytes, router: Router, request_id: str = "") -> Job:
+    """The job of a request of the page, under an id. Raises RequestError (INVALID)."""
     try:
         wish = Wish.model_validate_json(body)
     except ValidationError as error:
@@ -135,6 +142,7 @@ def wished(body: bytes, router: Router) -> Job:
         raise invalid(field, value, fault["msg"]) from None
     raw = Raw(
         prompt=wish.prompt,
+        request_id=request_id,
         negative_prompt=wish.negative_prompt,
         seed=wish.seed,
         guidance_scale=wish.guidance_scale,

@@ -120,11 +120,12 @@ class Watch:
                 source=source_of(placement, made),
                 # One that kept no latents cannot be where others come from.
                 embedding=run.embedding if run.kept else None,
+                owner=run.job.owner,
             )
         )
 
-    def state(self, sequence: int, picture: int) -> dict[str, Any]:
-        """What the page shows, with the points and pictures that came after these numbers."""
+    def state(self, sequence: int, picture: int, owner: str = "") -> dict[str, Any]:
+        """What the page shows an owner, with the points and own pictures that came after these numbers."""
         router, now = self.router, self._clock()
         spec, gallery = router.service.spec, self.gallery
         return {
@@ -173,7 +174,7 @@ class Watch:
             "workers_known": len(router.fleet.endpoints),
             "gallery": gallery is not None,
             "hung": gallery.hung if gallery is not None else 0,
-            "pictures": gallery.since(picture) if gallery is not None else [],
+            "pictures": gallery.since(picture, owner) if gallery is not None else [],
         }
 
 

@@ -234,3 +234,14 @@ def test_only_the_operator_may_control_a_guarded_router():
     assert len(control["from"]) == 1
     gone = unwanted(Owned(service(networkPolicy=True), "ns", "uid"))
     assert [name for _, _, name in gone] == ["tiny-router"]
+
+
+def test_traces_go_where_the_spec_says_and_nowhere_without():
+    def flags(found):
+        return [t["spec"]["containers"][0]["args"] for t in pods(found)]
+
+    assert not any("--otlp-endpoint" in args for args in flags(objects()))
+    asked = {"endpoint": "http://otel:4317", "sampleRatio": 0.25}
+    worker, router = flags(objects(tracing=asked))
+    assert worker[-2:] == ["--otlp-endpoint", "http://otel:4317"]
+    assert router[-4:] == ["--otlp-endpoint", "http://otel:4317", "--trace-ratio", "0.25"]

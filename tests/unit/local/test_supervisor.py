@@ -14,7 +14,7 @@ from gesso_operator.local.supervisor import main
 
 def refusal(capsys, *flags):
     code = main(list(flags))
-    return code, json.loads(capsys.readouterr().err.splitlines()[-1])["message"]
+    return code, json.loads(capsys.readouterr().err.splitlines()[-1])["detail"]
 
 
 def test_port_in_use_is_named_with_its_flag(tmp_path, service_file, capsys):
@@ -78,7 +78,7 @@ def test_free_port_can_be_used():
     ("text", "told"),
     [
         ("loading\nerror: no such model\n\n", "error: no such model"),
-        ('{"event": "x", "message": "disk full"}\n', "disk full"),
+        ('{"message": "x", "detail": "disk full"}\n', "disk full"),
         ("", ""),
         ("x" * 1000, "x" * 397 + "..."),
     ],

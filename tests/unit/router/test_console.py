@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -116,9 +117,12 @@ def test_a_label_names_the_picture_whose_latents_it_began_with() -> None:
     label = gallery.label(3)
     assert label["source"] == {"worker": "b", "entry": "e", "similarity": 0.8, "picture": 1}
     assert label["seed"] == str(2**60)
+    gallery.hang(replace(picture(source=Source("b", "e", 0.8, origin)), owner="another"))
+    assert gallery.label(4)["source"]["picture"] is None
+    assert [label["number"] for label in gallery.since(0, "another")] == [4]
     nowhere = np.array([0.0, -1.0], dtype=np.float32)
     gallery.hang(picture(source=Source("b", "e", 0.8, nowhere)))
-    assert gallery.label(4)["source"]["picture"] is None
+    assert gallery.label(5)["source"]["picture"] is None
 
 
 MATCH = Match("entry", "b", 0.95, (5, 10), np.array([1.0, 0.0], dtype=np.float32))

@@ -18,10 +18,10 @@ from gesso_router.console.pages import pages
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.errors import RequestError
+from gesso_router.flags import StartError, parse_flags
 from gesso_router.http_api import create_app
 from gesso_router.idempotency import Idempotent
 from gesso_router.images_api import ImagesApi, kept_bytes
-from gesso_router.server import StartError, parse_flags
 
 KEY = "a-key-of-16-or-so"
 ROOT = Path(__file__).parents[3]
@@ -105,6 +105,45 @@ async def test_the_consoles_images_belong_to_the_keys_tenant(
     assert [request.tenant for _, request in pool.sent] == ["team-a/team-b"]
 
 
+KEYS = """
+keys:
+- {name: alice, tenant: team-a, key: alice-has-this-key}
+- {name: adam, tenant: team-a, key: adam-has-this-key}
+- {name: bob, tenant: team-b, key: bob-has-another-key}
+"""
+
+
+async def test_the_gallery_shows_each_tenant_its_own_images(made: Router, tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text(KEYS)
+    app = create_app(made, pages(Watch(made, "Full")), callers=Callers(tmp_path / "keys.yaml"))
+    alice, adam, bob = (
+        {"Authorization": f"Bearer {key}"}
+        for key in ("alice-has-this-key", "adam-has-this-key", "bob-has-another-key")
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://router") as http:
+
+        async def make(who: dict[str, str], prompt: str, path: str) -> None:
+            body = {"prompt": prompt, "user": "team-b"}
+            assert (await http.post(path, json=body, headers=who)).status_code == 200
+
+        async def shown(who: dict[str, str]) -> dict[int, str]:
+            state = (await http.get("/console/state", headers=who)).json()
+            assert state["gallery"] is True
+            return {p["number"]: p["prompt"] for p in state["pictures"]}
+
+        await make(alice, "alice's star", "/v1/images/generations")
+        await make(bob, "bob's ring", "/console/generate")
+        assert await shown(alice) == await shown(adam) == {1: "alice's star"}
+        assert await shown(bob) == {2: "bob's ring"}
+        for who, own, other in ((adam, 1, 2), (bob, 2, 1)):
+            assert (await http.get(f"/console/images/{own}", headers=who)).content == b"image"
+            hidden = await http.get(f"/console/images/{other}", headers=who)
+            never = await http.get("/console/images/77", headers=who)
+            assert hidden.status_code == never.status_code == 404
+            assert hidden.text == never.text.replace("77", str(other))
+
+
 async def test_an_unforeseen_error_tells_nothing(
     client: httpx.AsyncClient, made: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +156,7 @@ async def test_an_unforeseen_error_tells_nothing(
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
+    assert answer.headers["x-request-id"]
 
 
 async def test_malformed_paths_and_queries_keep_openais_shape(client: httpx.AsyncClient) -> None:

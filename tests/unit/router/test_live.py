@@ -15,10 +15,10 @@ from gesso_operator.wire import plan_json
 from gesso_router.control import Control
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
+from gesso_router.flags import Flags, StartError, parse_flags
 from gesso_router.fleet import Fleet
 from gesso_router.http_api import create_app
 from gesso_router.plan_store import PlanError, PlanStore, read_plan
-from gesso_router.server import Flags, parse_flags
 from gesso_router.validation import Raw, validate
 
 
@@ -137,6 +137,25 @@ def test_flags_of_a_pod_are_read() -> None:
         [*FLAGS, "--plan-file", "p.json", "--linger-seconds", "4", "--drain-seconds", "20"]
     )
     assert (given.plan_file, given.linger_s, given.drain_s) == (Path("p.json"), 4.0, 20.0)
+    assert (plain.otlp_endpoint, plain.log_format) == (None, "json")
+    traced = parse_flags([*FLAGS, "--otlp-endpoint", "https://o:4317", "--trace-ratio", "0.5"])
+    assert (traced.otlp_endpoint, traced.trace_ratio) == ("https://o:4317", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--otlp-endpoint", "http://me:secret@o:4317", "without path, user or password"),
+        ("--otlp-endpoint", "o", "http://HOST:PORT"),
+        ("--trace-ratio", "2", "'2' is not allowed: a number from 0 to 1"),
+        ("--trace-ratio", "nan", "a number from 0 to 1"),
+        ("--log-format", "xml", "invalid choice: 'xml'"),
+    ],
+)
+def test_bad_flags_are_told_in_a_line(flag: str, value: str, told: str) -> None:
+    with pytest.raises(StartError, match=told) as caught:
+        parse_flags([*FLAGS, flag, value])
+    assert flag in str(caught.value)
 
 
 async def test_while_it_lingers_it_is_not_ready_and_still_serves() -> None:

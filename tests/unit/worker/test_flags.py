@@ -20,6 +20,8 @@ def test_flags_are_read() -> None:
     assert flags == server.Flags("worker-0", listen, file, 2, 64, 0.0, 8.5, None, None, 0.05)
     lingering = server.parse_flags([*GOOD, "--linger-seconds", "4", "--drain-seconds", "90"])
     assert (lingering.linger_s, lingering.drain_s) == (4.0, 90.0)
+    told = server.parse_flags([*GOOD, "--otlp-endpoint", "http://o:1", "--log-format", "text"])
+    assert (told.otlp_endpoint, told.log_format) == ("http://o:1", "text")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,12 @@ def test_flags_are_read() -> None:
         pytest.param(
             [*GOOD, "--cache-disk-bytes", "1Gi"], "without --cache-dir", id="no cache folder"
         ),
+        pytest.param(
+            [*GOOD, "--otlp-endpoint", "o:4317"],
+            "--otlp-endpoint: 'o:4317' is not allowed: http://HOST:PORT",
+            id="collector",
+        ),
+        pytest.param([*GOOD, "--log-format", "xml"], "--log-format: invalid choice", id="format"),
         pytest.param([*GOOD, "--fetch-deadline-ms", "0"], "--fetch-deadline-ms: 0", id="deadline"),
     ],
 )

@@ -18,7 +18,6 @@ from typing import Final, Protocol
 from gesso_worker.cache.folder import Key, LatentFolder
 from gesso_worker.cache.latent_file import CorruptError, Embedding, Latents, Stored, encode
 from gesso_worker.cache.policy import EvictionPolicy, Item, LcbfuPolicy
-from gesso_worker.logs import line
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +182,8 @@ class DiskTier:
         except (CorruptError, OSError) as error:
             with self._lock:
                 self.counts.corrupt += 1
-            logger.error(line("cache_file_dropped", entry=entry_id, level=level, reason=str(error)))
+            told = {"entry": entry_id, "level_k": level, "reason": str(error)}
+            logger.error("cache_file_dropped", extra=told)
             latents = None
         if latents is None:
             self.drop(entry_id, (level,))
@@ -281,7 +281,8 @@ class DiskTier:
                 for level in levels:
                     self._policy.drop(entry.entry_id, level)
             self._owner.gone(entry.entry_id, levels)
-            logger.error(line("cache_write_failed", entry=entry.entry_id, reason=str(error)))
+            told = {"entry": entry.entry_id, "reason": str(error)}
+            logger.error("cache_write_failed", extra=told)
             return False
         self._owner.held(entry, levels)
         more = {lv: size for lv, size in zip(levels, taken, strict=True) if size > charges[lv]}
@@ -303,7 +304,8 @@ class DiskTier:
         try:
             self._folder.remove((item[0], item[1]))
         except OSError as error:
-            logger.error(line("cache_file_not_removed", entry=item[0], reason=str(error)))
+            told = {"entry": item[0], "reason": str(error)}
+            logger.error("cache_file_not_removed", extra=told)
 
     def _write_uses(self) -> None:
         with self._lock:
@@ -313,7 +315,7 @@ class DiskTier:
             try:
                 self._folder.set_hits(key, number)
             except OSError as error:
-                logger.error(line("cache_uses_not_written", reason=str(error)))
+                logger.error("cache_uses_not_written", extra={"reason": str(error)})
                 return
 
 

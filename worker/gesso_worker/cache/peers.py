@@ -12,6 +12,7 @@ import numpy as np
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso.tls import Tls, open_channel
+from gesso.tracing import OFF, Tracing
 from gesso_worker.cache.latent_file import Latents
 from gesso_worker.cache.records import HeldLatents, Portable, Post
 
@@ -23,14 +24,19 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16
 
 
 class PeerError(Exception):
-    """The peer has not given usable latents; the message says why."""
+    """The peer has not given usable latents; the message says why, `kind` in a word."""
+
+    def __init__(self, message: str, kind: str = "unusable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class Peers:
     """Channels to other workers, the least recently used closed beyond 64. Lives on one event loop."""
 
-    def __init__(self, tls: Tls | None = None) -> None:
+    def __init__(self, tls: Tls | None = None, tracing: Tracing = OFF) -> None:
         self._tls = tls
+        self._tracing = tracing
         self._tls_version = 0
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
@@ -53,10 +59,12 @@ class Peers:
             tenant=tenant, entry_id=entry_id, skipped_steps=wanted
         )
         stub: Any = worker_pb2_grpc.WorkerStub(self._channel(address))
-        try:
-            response = await stub.FetchLatents(request, timeout=deadline_s)
-        except grpc.aio.AioRpcError as error:
-            raise PeerError(f"{address}: {error.code().name}") from error
+        with self._tracing.calling("gesso.v1.Worker/FetchLatents", address):
+            metadata = self._tracing.metadata()
+            try:
+                response = await stub.FetchLatents(request, timeout=deadline_s, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                raise PeerError(f"{address}: {error.code().name}", error.code().name) from error
         if not 0 < response.skipped_steps <= wanted:
             raise PeerError(
                 f"{address}: level {response.skipped_steps} where {wanted} was asked for"

@@ -111,7 +111,7 @@ class Denoiser:
             self.out_of_memory += 1
             self.limit = max(1, min(self.limit, len(self.active)) // 2)
             self._good_ticks = 0
-            logger.warning("out of memory outside of denoising: a batch of at most %d", self.limit)
+            logger.warning("out of memory outside of denoising", extra={"batch": self.limit})
             self._ledger.lock.wait_for(
                 lambda: len(self.active) <= self.limit or self._stopping, timeout_s
             )
@@ -252,6 +252,8 @@ class Denoiser:
         finish(self._device)
         self._bad_ticks = 0
         took = self._ledger.clock() - began
+        for run in self.active:
+            run.job.stepped(len(self.active))
         self._step_seconds += _TICK_WEIGHT * (took - self._step_seconds)
         self._fastest_step_s = min(took, self._fastest_step_s or took)
         own = all(run.member.latents.shape == self._own_shape for run in self.active)
@@ -282,6 +284,7 @@ class Denoiser:
             now = self._ledger.clock()
             for run in done:
                 run.job.timings.denoise = now - run.job.denoise_began_s
+                run.job.worked(now)
                 run.job.waiting_since_s = now
                 run.job.stage = Stage.DECODING
         self._replace([run for run in self.active if run.member.trajectory.remaining])
@@ -299,7 +302,7 @@ class Denoiser:
             self.out_of_memory += 1
             self.limit = max(1, half)
             self._good_ticks = 0
-        logger.warning("out of memory with a batch of %d: going on with %d", len(runs), half)
+        logger.warning("out of memory", extra={"batch": len(runs), "going_on_with": half})
         self._replace(runs[:half])
         if len(runs) == 1:
             self._ledger.fail(runs[0].job, FailureReason.OUT_OF_MEMORY)
@@ -318,6 +321,8 @@ class Denoiser:
         with self._ledger.lock:
             now = self._ledger.clock()
             for run in runs:
+                if run.job.stage is Stage.DENOISING:
+                    run.job.worked(now)
                 run.job.waiting_since_s = now
                 run.job.stage = Stage.READY
             self.ready = [*runs, *self.ready]
@@ -333,8 +338,9 @@ class Denoiser:
     def _tick_failed(self, error: Exception) -> None:
         """Fails the batch, since nobody can say whose fault it was; several times in a row break the engine."""
         self._bad_ticks += 1
-        logger.exception("a denoising step failed")
         failed = [*self.active, *self._joining]
+        about = [run.job.request.subject.request or run.job.request.request_id for run in failed]
+        logger.exception("a denoising step failed", extra={"requests": about})
         self._joining = []
         self._batch.clear()
         with self._ledger.lock:

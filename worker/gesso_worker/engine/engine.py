@@ -21,6 +21,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from gesso.logs import about, subject
 from gesso_worker.engine.batch import Member
 from gesso_worker.engine.conditioning import Conditioning, encode_prompt
 from gesso_worker.engine.decoding import decode_latents
@@ -32,7 +33,6 @@ from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.engine.model import Model
 from gesso_worker.engine.preview import LatentProjection
 from gesso_worker.engine.streams import finish, stage_stream
-from gesso_worker.logs import line, prompt_hash
 
 logger = logging.getLogger(__name__)
 
@@ -232,13 +232,15 @@ class Engine:
             job.timings.queue = max(0.0, job.timings.queue - job.timings.fetch)
             began = self._clock()
             try:
-                member, encoded = self._with_memory(partial(self._member, job))
+                with about(job.request.subject):
+                    member, encoded = self._with_memory(partial(self._member, job))
             except Exception as error:
                 self._failed("encoding", job, error)
                 continue
             with self._ledger.lock:
                 now = self._clock()
                 job.timings.encode = now - began
+                job.worked(now)
                 job.waiting_since_s = now
                 job.stage = Stage.READY
             if self._live is not None and encoded:
@@ -292,7 +294,8 @@ class Engine:
             if not self._ledger.claim(run.job, Stage.DECODING):
                 continue
             try:
-                self._with_memory(partial(self._finish, run))
+                with about(run.job.request.subject):
+                    self._with_memory(partial(self._finish, run))
             except Exception as error:
                 self._failed("decoding", run.job, error)
 
@@ -312,7 +315,9 @@ class Engine:
             guidance_scale=request.guidance_scale,
         )
         data = encode_image(image, request.image_format, provenance)
-        job.timings.decode = self._clock() - began
+        now = self._clock()
+        job.timings.decode = now - began
+        job.worked(now)
         self._denoiser.finished(self._clock() - job.waiting_since_s)
         own = run.member.latents.shape == self._model.latent_shape
         if self._live is not None and own:
@@ -324,10 +329,8 @@ class Engine:
         if isinstance(error, torch.OutOfMemoryError):
             self._ledger.fail(job, FailureReason.OUT_OF_MEMORY)
             return
-        request = job.request
-        text = line(
-            f"{doing} failed", request=request.request_id, prompt=prompt_hash(request.prompt)
-        )
-        logger.error(text, exc_info=error)
+        with about(job.request.subject):
+            told = {"request": job.request.request_id} if not subject().request else {}
+            logger.error(f"{doing} failed", exc_info=error, extra=told)
         message = f"{doing} failed: {type(error).__name__}"
         self._ledger.fail(job, FailureReason.INTERNAL, message)

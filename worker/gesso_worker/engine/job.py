@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from gesso.logs import NOBODY, Subject
 from gesso_worker.engine.images import ImageFormat
 
 
@@ -35,6 +36,8 @@ class ImageRequest:
     preview_steps: int = 0
     #: Whatever the caller wants to find again in the job; the engine does not look at it.
     owner: object = None
+    #: What log lines about it tell.
+    subject: Subject = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,22 @@ class Timings:
     decode: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A part of a job's time, in seconds on the engine's clock: `queue` before a stage, or a stage itself.
+
+    Of denoising: the steps done, and the mean batch that they were done in. `failed`: the job ended in it.
+    """
+
+    name: str
+    stage: Stage
+    began_s: float
+    ended_s: float
+    failed: bool = False
+    steps: int = 0
+    batch: float = 0.0
+
+
 class Stage(enum.Enum):
     """Where a job is."""
 
@@ -67,6 +86,10 @@ class Stage(enum.Enum):
     DENOISING = "denoising"
     DECODING = "decoding"
     DONE = "done"
+
+
+#: What a stage is called by the work done in it; in the others a job waits.
+NAMES = {Stage.ENCODING: "encode", Stage.DENOISING: "denoise", Stage.DECODING: "decode"}
 
 
 class FailureReason(enum.Enum):
@@ -135,9 +158,34 @@ class Job:
     waiting_since_s: float = 0.0
     denoise_began_s: float = 0.0
     kept: dict[int, Tensor] = field(default_factory=dict)
+    #: What its time went into so far.
+    marks: list[Mark] = field(default_factory=list)
+    #: When its present stage began; the steps done in it, and the sum of the batches that they were done in.
+    stage_began_s: float = 0.0
+    steps: int = 0
+    batches: int = 0
 
     def doomed(self, now_s: float) -> FailureReason | None:
         """Why it should be dropped rather than worked on, or None."""
         if self.cancelled:
             return FailureReason.CANCELLED
         return FailureReason.DEADLINE if now_s >= self.request.deadline_s else None
+
+    def waited(self, stage: Stage, now_s: float, failed: bool = False) -> None:
+        """Marks the wait before a stage."""
+        began_s = max(self.waiting_since_s, self.stage_began_s)
+        self.marks.append(Mark("queue", stage, began_s, now_s, failed))
+        self.stage_began_s = now_s
+
+    def stepped(self, batch: int) -> None:
+        """A step was done, in a batch of so many."""
+        self.steps += 1
+        self.batches += batch
+
+    def worked(self, now_s: float, failed: bool = False) -> None:
+        """Marks the stage that it is in, which is over."""
+        name, steps = NAMES.get(self.stage, "queue"), self.steps
+        batch = self.batches / steps if steps else 0.0
+        self.marks.append(Mark(name, self.stage, self.stage_began_s, now_s, failed, steps, batch))
+        self.stage_began_s = now_s
+        self.steps = self.batches = 0

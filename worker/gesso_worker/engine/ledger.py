@@ -75,6 +75,7 @@ class Ledger:
                 return False
             job.stage = Stage.QUEUED
             job.start = start
+            job.stage_began_s = self.clock()
             job.timings.fetch = start.fetch_seconds
             return True
 
@@ -95,6 +96,7 @@ class Ledger:
             now = self.clock()
             reason = job.doomed(now)
             if reason is None:
+                job.waited(stage, now)
                 job.stage = stage
                 job.timings.queue += now - job.waiting_since_s
         if reason is not None:
@@ -113,6 +115,8 @@ class Ledger:
         with self.lock:
             if job not in self:
                 return
+            if isinstance(event, Failed):
+                job.worked(self.clock(), failed=True)
             job.stage = Stage.DONE
             self.images_done += isinstance(event, Finished)
             # It stays counted until its sink was told, so that who drains waits for that too.

@@ -155,6 +155,15 @@ def guarded_args(service: DiffusionService) -> list[str]:
     return ["--tls-dir", str(folder), "--health", f"0.0.0.0:{names.HEALTH_PORT}"]
 
 
+def observed_args(service: DiffusionService, router: bool = False) -> list[str]:
+    """Flags of router and worker for traces."""
+    tracing = service.spec.tracing
+    if tracing is None:
+        return []
+    ratio = ["--trace-ratio", str(tracing.sample_ratio)] if router else []
+    return ["--otlp-endpoint", tracing.endpoint, *ratio]
+
+
 def guarded_volumes(service: DiffusionService) -> tuple[list[Object], list[Object]]:
     """Volumes and mounts of the certificate's Secret; what changes in it is seen in the pod by itself."""
     tls = service.spec.security.tls

@@ -22,6 +22,7 @@ from gesso_operator.cluster.objects.common import (
     guarded_volumes,
     health_port,
     mounts,
+    observed_args,
     pod,
     probes,
     secret_volume,
@@ -97,6 +98,7 @@ def _pod(owned: Owned, image: str) -> Object:
             *("--plan-file", f"{PLAN_FOLDER}/{PLAN_FILE}"),
             *("--linger-seconds", str(LINGER_S), "--drain-seconds", str(DRAIN_S)),
             *guards,
+            *observed_args(owned.service, router=True),
         ],
         "env": [*common_env(), *token_env(owned.service)],
         "ports": [

@@ -22,6 +22,7 @@ from gesso_operator.cluster.objects.common import (
     guarded_volumes,
     health_port,
     mounts,
+    observed_args,
     pod,
     probes,
     templated,
@@ -125,6 +126,7 @@ def _pod(owned: Owned, image: str) -> Object:
             *("--linger-seconds", str(LINGER_S), "--drain-seconds", str(DRAIN_S)),
             *cache,
             *guarded_args(service),
+            *observed_args(service),
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

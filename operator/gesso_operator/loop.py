@@ -144,6 +144,8 @@ class ControlLoop:
             solve_millis=millis,
             latency_p95_s=latency_p95(tuple(replies.values())),
             router_error=error,
+            routers=len(routers),
+            absent_routers=self._fleet.absent_routers(),
             apply_error=applied,
             assign_errors=(
                 *(f"Assign {n}: {r}" for n, r in assigned.items() if isinstance(r, str)),

@@ -42,7 +42,8 @@ class Refusal:
 class Tick:
     """What one tick of the loop saw and did.
 
-    `start_s` is how long workers take to start, as measured. `router_error` and `apply_error` are empty when
+    `start_s` is how long workers take to start, as measured; `routers` answer, `absent_routers` do not, a line
+    each. `router_error` and `apply_error` are empty when
     Report and ApplyPlan went well; `assign_errors` are one line each.
     """
 
@@ -58,6 +59,8 @@ class Tick:
     assign_errors: tuple[str, ...] = ()
     refusal: Refusal | None = None
     start_s: float | None = None
+    routers: int = 1
+    absent_routers: tuple[str, ...] = ()
 
 
 def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -> ServiceStatus:
@@ -191,6 +194,12 @@ def _profile(tick: Tick) -> tuple[ConditionStatus, str, str]:
 def _router(tick: Tick) -> tuple[ConditionStatus, str, str]:
     if tick.router_error:
         return "False", "RouterUnreachable", f"Report: {tick.router_error}"
+    if tick.absent_routers:
+        many = tick.routers + len(tick.absent_routers)
+        text = f"{tick.routers} of {many} routers serve; {tick.absent_routers[0]}"
+        return "True", "SomeRoutersDown", text
+    if tick.routers > 1:
+        return "True", "RouterServes", f"{tick.routers} routers answer"
     return "True", "RouterServes", "the router answers"
 
 

@@ -56,6 +56,9 @@ class Fleet:
     def members(self):
         return tuple(self.list)
 
+    def absent_routers(self):
+        return ()
+
     def routers(self):
         return {"router": self.router_address}
 

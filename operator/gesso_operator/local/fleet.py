@@ -63,6 +63,8 @@ class LocalFleet:
         self._dir = state_dir
         self._log = log
         self._start_seconds = start_seconds
+        #: Apart from the loop's, which closes its channels to whom it does not ask.
+        self._probes = Clients(tls=clients.tls)
         self._listeners: list[Callable[[], None]] = []
         file = str(state_dir.service_file.resolve())
         environment = child_environment(os.environ)
@@ -88,7 +90,7 @@ class LocalFleet:
                 name,
                 command,
                 lambda: f"{HOST}:{free_port(HOST)}",
-                clients.healthy,
+                self._probes.healthy,
                 state_dir.log(name),
                 log,
                 environment,
@@ -117,7 +119,7 @@ class LocalFleet:
                 name,
                 command,
                 lambda: address,
-                clients.healthy,
+                self._probes.healthy,
                 state_dir.log(name),
                 log,
                 environment,
@@ -164,7 +166,8 @@ class LocalFleet:
         )
 
     async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
-        """Nothing: the router keeps its plan itself, and the number of processes is fixed."""
+        """Lets go of channels to where processes were once; routers keep their plan themselves."""
+        await self._probes.keep_only(p.address for p in self._processes)
 
     def members(self) -> tuple[Member, ...]:
         """The workers as they are now."""
@@ -236,6 +239,7 @@ class LocalFleet:
         """The routers first, so that what they accepted still finds its workers; then the workers at once."""
         await asyncio.gather(*(r.process.stop(grace_s) for r in self._routers))
         await asyncio.gather(*(w.stop(grace_s) for w in self.workers))
+        await self._probes.close()
 
     async def _come_up(self, process: ManagedProcess) -> None:
         for attempt in range(1, _PORT_TRIES + 1):

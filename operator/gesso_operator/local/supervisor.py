@@ -302,4 +302,8 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # gRPC's own thread may hold the interpreter on its way out, with nothing left to do.
+    os._exit(code)

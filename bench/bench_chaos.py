@@ -17,6 +17,8 @@ import json
 import os
 import platform
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +68,8 @@ def main() -> None:
     ):
         if unknown := set(wanted.split(",")) - set(known):
             parser.error(f"{name}: {', '.join(unknown)} is not allowed: {', '.join(known)}")
+    # So that fleets are taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given.out.mkdir(parents=True, exist_ok=True)
     console, err = Console(), Console(stderr=True)
     file = given.out / "chaos.json"

@@ -31,6 +31,7 @@ import yaml
 from chaos import balance, show
 from chaos.disturbed import disturbed, seconds_of
 from chaos.faults import FAULTS
+from chaos.fleets import FakeWorkersFleet, write_service
 from chaos.overload import deepest_over_full, overload, profiles
 from rich.console import Console
 
@@ -41,12 +42,9 @@ from gesso_simulator.workloads.arrivals import RateShape, poisson_arrivals
 from gesso_simulator.workloads.sessions import PromptRequest, SessionMix, prompts, requests
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 OUT = ROOT / "bench" / "out"
 PARTS = ("chaos", "overload", "balance")
 LOAD, OVERLOAD = 0.8, 10.0
-#: Small enough that latents are read from disk, too.
-CACHE_MEMORY, CACHE_DISK = "2Mi", "256Mi"
 
 
 def main() -> None:
@@ -60,6 +58,11 @@ def main() -> None:
     parser.add_argument("--slo", default="5x", help="seconds, or a multiple of an image in full")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--short", action="store_true", help="half of everything, and less")
+    parser.add_argument(
+        "--fake-workers",
+        action="store_true",
+        help="workers that compute nothing: to try things out",
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     for name, wanted, known in (
@@ -101,17 +104,18 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     service, slo, latency = work / "service.yaml", 60.0, 0.0
+    kind = FakeWorkersFleet if given.fake_workers else Fleet
     rng = np.random.default_rng(given.seed)
     stream = prompts(SessionMix(), rng)
     history = requests([0.0] * 4000, stream, rng)
-    _write_service(service, given.routers, slo)
+    write_service(service, given.routers, slo)
     err.print("measuring latency and capacity at K = 0")
-    with Fleet(service, work / "state") as fleet:
+    with kind(service, work / "state") as fleet:
         workers = len(fleet.workers())
         latency = await measure_latency(fleet.target, history, workers)
         slo = round(slo_of(given.slo, latency), 2)
-    _write_service(service, given.routers, slo)
-    with Fleet(service, work / "state") as fleet:
+    write_service(service, given.routers, slo)
+    with kind(service, work / "state") as fleet:
         # Fills the cache as a service that is in use has it, and lets the live profiles settle.
         capacity = await measure_capacity(fleet.target, history[2000:], 8 * workers, given.warm_up)
         measured = await profiles([a for _, a in fleet.workers().values()])
@@ -133,6 +137,7 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
             "capacity_at_deepest_images_per_s": best,
             "load": LOAD,
             "short": given.short,
+            "fake_workers": given.fake_workers,
         }
         err.print(f"{capacity:.2f} images/s at K = 0, SLO {slo:g} s, load {LOAD * capacity:.2f}/s")
         await asyncio.sleep(10.0)
@@ -176,14 +181,6 @@ async def _settled(fleet: Fleet, workers: int) -> None:
     end = time.monotonic() + 60
     while fleet.status().workers.ready < workers and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(1.0)
-
-
-def _write_service(target: Path, routers: int, slo_seconds: float) -> None:
-    data = yaml.safe_load(SAMPLE.read_text())
-    data["spec"]["slo"]["latencySeconds"] = slo_seconds
-    data["spec"]["router"]["replicas"] = routers
-    data["spec"]["cache"] |= {"capacity": CACHE_MEMORY, "disk": {"size": CACHE_DISK}}
-    target.write_text(yaml.safe_dump(data, sort_keys=False))
 
 
 def _rounded(value: Any) -> Any:

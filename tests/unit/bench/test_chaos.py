@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from chaos import balance, faults
+from chaos import fake_worker, faults
 from chaos.client import Balanced
 from chaos.disturbed import schedule, seconds_of
 from chaos.figures import Answer, Ending, attainment, back_after, due, told, trend, windows, worst
@@ -204,9 +204,9 @@ async def test_accepted_and_then_failed_is_lost_too() -> None:
 
 
 async def test_a_fake_worker_takes_as_long_as_its_profile_says() -> None:
-    profile = balance.Profile("fake", balance.STEPS, 0.0, 0.0, (0.002, 0.003))
+    profile = fake_worker.Profile("fake", fake_worker.STEPS, 0.0, 0.0, (0.002, 0.003))
     async with (
-        balance.BatchWorker("w0", profile) as worker,
+        fake_worker.BatchWorker("w0", profile) as worker,
         grpc.aio.insecure_channel(worker.address) as channel,
     ):
         stub: Any = worker_pb2_grpc.WorkerStub(channel)

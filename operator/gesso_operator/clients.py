@@ -147,6 +147,12 @@ class Clients:
             # The deadline counts from the call's start, not from the wait for a slot.
             async with self._slots:
                 return await call()
+        except asyncio.CancelledError:
+            # A call whose channel is closed under it raises the same as one whose caller was cancelled.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return Failure("CANCELLED: the channel was closed")
         except grpc.aio.AioRpcError as error:
             details = " ".join((error.details() or "no details").split())
             return Failure(f"{error.code().name}: {details}")

@@ -40,6 +40,9 @@ class Fleet(Protocol):
     def routers(self) -> Mapping[str, str]:
         """host:port of the gRPC server of each router that should answer now, by its name."""
 
+    def absent_routers(self) -> tuple[str, ...]:
+        """What keeps each router that should run from serving, a line each."""
+
     def members(self) -> tuple[Member, ...]:
         """Every worker that should run, in order of name; those that do not serve included."""
 

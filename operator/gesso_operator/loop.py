@@ -130,7 +130,7 @@ class ControlLoop:
         millis = 1000 * (time.monotonic() - began)
         request = self._request(members, views, decision)
         assigned, applied = await asyncio.gather(
-            self._assign(members, views, decision, now), self._apply(routers, request)
+            self._assign(members, views, decision, now), self._apply(routers, request, replies)
         )
         await self._fleet.decided(decision, request)
         tick = Tick(
@@ -144,6 +144,9 @@ class ControlLoop:
             solve_millis=millis,
             latency_p95_s=latency_p95(tuple(replies.values())),
             router_error=error,
+            routers=len(routers),
+            answering=len(replies),
+            absent_routers=self._fleet.absent_routers(),
             apply_error=applied,
             assign_errors=(
                 *(f"Assign {n}: {r}" for n, r in assigned.items() if isinstance(r, str)),
@@ -306,15 +309,22 @@ class ControlLoop:
         return apply_plan_request(decision.plan, self._service, serving, levels)
 
     async def _apply(
-        self, routers: Mapping[str, str], request: router_pb2.ApplyPlanRequest | None
+        self,
+        routers: Mapping[str, str],
+        request: router_pb2.ApplyPlanRequest | None,
+        reports: Mapping[str, router_pb2.ReportResponse],
     ) -> str:
-        """Pushes the plan, each time: endpoints may have moved, and a repeated plan changes nothing."""
+        """Pushes the plan, each time: endpoints may have moved, and a repeated plan changes nothing.
+
+        Gives the error of one that took no plan: of those that report, if any does.
+        """
         if request is None:
             return ""
         replies = await asyncio.gather(
             *(self._clients.apply_plan(address, request) for address in routers.values())
         )
-        return next((str(r) for r in replies if isinstance(r, Failure)), "")
+        failed = {n: r for n, r in zip(routers, replies, strict=True) if isinstance(r, Failure)}
+        return next((str(r) for n, r in failed.items() if n in reports or not reports), "")
 
     def _tell(self, tick: Tick) -> None:
         """One line for each plan and each change of reason; steady ticks and further prices are silent."""

@@ -42,8 +42,9 @@ class Refusal:
 class Tick:
     """What one tick of the loop saw and did.
 
-    `start_s` is how long workers take to start, as measured. `router_error` and `apply_error` are empty when
-    Report and ApplyPlan went well; `assign_errors` are one line each.
+    `start_s` is how long workers take to start, as measured. `answering` of the `routers` that were asked did
+    answer; `absent_routers` were not asked, for want of being up: a line each. `router_error` and `apply_error`
+    are empty when Report and ApplyPlan went well; `assign_errors` are one line each.
     """
 
     now_s: float
@@ -58,6 +59,9 @@ class Tick:
     assign_errors: tuple[str, ...] = ()
     refusal: Refusal | None = None
     start_s: float | None = None
+    routers: int = 0
+    answering: int = 0
+    absent_routers: tuple[str, ...] = ()
 
 
 def build_status(service: DiffusionService, before: ServiceStatus, tick: Tick) -> ServiceStatus:
@@ -189,12 +193,22 @@ def _profile(tick: Tick) -> tuple[ConditionStatus, str, str]:
 
 
 def _router(tick: Tick) -> tuple[ConditionStatus, str, str]:
-    if tick.router_error:
+    if tick.router_error and not tick.answering:
         return "False", "RouterUnreachable", f"Report: {tick.router_error}"
+    silent = (f"Report: {tick.router_error}",) if tick.router_error else ()
+    down = (*silent, *tick.absent_routers)
+    if down:
+        many = tick.routers + len(tick.absent_routers)
+        return "True", "SomeRoutersDown", f"{tick.answering} of {many} routers serve; {down[0]}"
+    if tick.routers > 1:
+        return "True", "RouterServes", f"{tick.routers} routers answer"
     return "True", "RouterServes", "the router answers"
 
 
 def _metrics(tick: Tick) -> tuple[ConditionStatus, str, str]:
+    if tick.router_error and tick.answering:
+        text = f"{tick.answering} of {tick.routers} routers report; the plan is frozen until all do"
+        return "True", "SomeReport", text
     if tick.router_error:
         return "False", "NoReport", "the router does not report; the plan is frozen"
     return "True", "Reporting", "the router reports"

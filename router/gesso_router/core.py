@@ -267,7 +267,12 @@ class Router:
     async def _serve(self, run: Run) -> image_pb2.Image:
         if self.needs_embedder:
             assert self.embedder is not None
-            await self._prompts.read(run, self.embedder, self._tenant(run.job))
+            self._placer.stop_at_the_door(run)
+            self._placer.reading += 1
+            try:
+                await self._prompts.read(run, self.embedder, self._tenant(run.job))
+            finally:
+                self._placer.reading -= 1
         while True:
             with self._tracing.span(spans.CHOOSE) as span:
                 placement = await self._placer.place(run)

@@ -19,6 +19,7 @@ from gesso_router.gate import ClipperGate, DeadlinePassedError
 from gesso_router.models import Models
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.clipper import Waiting, clipper_option
+from gesso_router.routing.door import is_calm, luckiest, with_reading
 from gesso_router.routing.margin import Margin
 from gesso_router.routing.mean_quality import MeanQuality
 from gesso_router.routing.pace import Pace
@@ -70,6 +71,9 @@ class Placer:
         self.models = Models.of(service)
         #: Deadline of requests that name none.
         self.slo_seconds = service.spec.slo.latency_seconds
+        #: Requests whose prompts are being read.
+        self.reading = 0
+        self._deepest = max(service.ladder)
         self._fleet = fleet
         self.settings = settings
         self._clock = clock
@@ -109,6 +113,26 @@ class Placer:
     def seen(self, run: Run) -> None:
         """It is known how a new prompt may be served."""
         self._mean_quality = self._mean_quality.seen(run.options)
+
+    def stop_at_the_door(self, run: Run) -> None:
+        """Raises RequestError where no prompt could be served in time, whatever it is like.
+
+        Under policies that choose by price: the others refuse nobody, or do not look at prompts.
+        """
+        if self._route is None or self.policy not in PRICE_POLICIES:
+            return
+        if run.job.skipped_steps is not None:
+            return
+        now = self._clock()
+        left = run.ticket.deadline_s - now
+        steps = self.models.steps[""]
+        view = with_reading(self.view(), self.reading, steps - self._deepest)
+        if is_calm(view, left):
+            return
+        ask = Ask(luckiest(run.options, self._deepest), steps, left)
+        decision = self._route(ask, view, self._draw())
+        if isinstance(decision, Refusal):
+            raise refused(decision)
 
     async def place(self, run: Run) -> Placement:
         """Books the next attempt on a worker. Raises RequestError.

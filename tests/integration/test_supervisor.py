@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from gesso.api import ServiceStatus
 from gesso.api.local_state import StateDir
 from gesso.cli import lifecycle
 from gesso.cli.console import CliError
 from gesso.cli.main import main
-from gesso_operator.local.ports import free_port
+from gesso_operator.local.ports import free_port, in_use
 
 STAND_INS = str(Path(__file__).parent / "stand_ins")
 SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "tiny.yaml"
@@ -26,9 +27,9 @@ DEADLINE_S = 30.0
 
 
 class Supervisor:
-    def __init__(self, state, service, *flags, stand_in=""):
+    def __init__(self, state, service, *flags, stand_in="", ports=None):
         self.place = StateDir(state)
-        self.grpc = free_port()
+        self.grpc, http = ports or (free_port(), free_port())
         path = os.pathsep.join(p for p in (STAND_INS, os.environ.get("PYTHONPATH", "")) if p)
         command = [
             *(sys.executable, "-m", "gesso_operator.local.supervisor", "--service", str(service)),
@@ -38,7 +39,7 @@ class Supervisor:
                 "--grpc-port",
                 str(self.grpc),
                 "--http-port",
-                str(free_port()),
+                str(http),
             ),
             *FLAGS,
             *flags,
@@ -64,8 +65,8 @@ class Supervisor:
     def family(self):
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def applied(self):
-        lines = (self.place.log("plans")).read_text().splitlines()
+    def applied(self, router="router"):
+        lines = (self.place.router(router) / "logs" / "plans.log").read_text().splitlines()
         return json.loads(lines[-1]) if lines else {"workers": {}}
 
     def end(self):
@@ -77,8 +78,9 @@ class Supervisor:
 def start(tmp_path):
     started = []
 
-    def begin(*flags, stand_in=""):
-        started.append(Supervisor(tmp_path / "state", SAMPLE, *flags, stand_in=stand_in))
+    def begin(*flags, stand_in="", service=SAMPLE, ports=None):
+        state = tmp_path / "state"
+        started.append(Supervisor(state, service, *flags, stand_in=stand_in, ports=ports))
         return started[-1]
 
     yield begin
@@ -114,6 +116,76 @@ def test_comes_up_repairs_a_killed_worker_and_goes_down(start):
     assert not any(p.is_running() for p in family)
     assert fleet.place.read_state() is None
     assert all(json.loads(line)["message"] for line in log.splitlines())
+
+
+def free_ports_in_a_row(count):
+    """Two ports that are free, and so are the next ones."""
+    found = []
+    while len(found) < 2:
+        port = free_port()
+        row = range(port, port + count)
+        near = any(abs(port - other) < count for other in found)
+        if not near and port + count < 65536 and not any(in_use(p) for p in row):
+            found.append(port)
+    return tuple(found)
+
+
+@pytest.fixture
+def with_two_routers(tmp_path):
+    service = yaml.safe_load(SAMPLE.read_text())
+    service["spec"]["router"]["replicas"] = 2
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump(service))
+    return file
+
+
+def test_two_routers_get_every_plan_and_one_alone_keeps_the_service_up(start, with_two_routers):
+    grpc_port, http_port = free_ports_in_a_row(2)
+    fleet = start(service=with_two_routers, ports=(grpc_port, http_port))
+    state = fleet.ready()
+    assert [(c.name, c.address, c.http) for c in state.routers] == [
+        ("router", f"127.0.0.1:{grpc_port}", f"127.0.0.1:{http_port}"),
+        ("router-1", f"127.0.0.1:{grpc_port + 1}", f"127.0.0.1:{http_port + 1}"),
+    ]
+    assert len(fleet.family()) == 4
+    both = {"worker-0", "worker-1"}
+    for name in ("router", "router-1"):
+        fleet.until(lambda n=name: set(fleet.applied(n)["workers"]) == both)
+
+    def router_ready():
+        status = fleet.place.read_status()
+        return status and status.condition("RouterReady")
+
+    fleet.until(lambda: (c := router_ready()) and c.message == "2 routers answer")
+    victim = state.routers[1]
+    os.kill(victim.pid, signal.SIGKILL)
+    seen = fleet.until(lambda: (c := router_ready()) and c.reason == "SomeRoutersDown" and c)
+    assert seen.status == "True"
+    assert seen.message.startswith("1 of 2 routers serve; router-1 ")
+    assert fleet.place.read_status().condition("Ready").status == "True"
+    # It starts anew on its own ports, and is given the plan at once.
+    plans = fleet.place.router("router-1") / "logs" / "plans.log"
+    before = len(plans.read_text().splitlines())
+    fleet.until(lambda: (c := router_ready()) and c.reason == "RouterServes")
+    fleet.until(lambda: len(plans.read_text().splitlines()) > before)
+    again = fleet.until(
+        lambda: (r := fleet.place.read_state().routers[1]).pid not in (0, victim.pid) and r
+    )
+    assert again.address == victim.address
+
+    family = fleet.family()
+    fleet.end()
+    assert fleet.process.returncode == 0
+    assert not any(p.is_running() for p in family)
+
+
+def test_every_port_of_two_routers_is_looked_at_first(start, with_two_routers):
+    grpc_port, http_port = free_ports_in_a_row(2)
+    with socket.create_server(("127.0.0.1", http_port + 1)):
+        fleet = start(service=with_two_routers, ports=(grpc_port, http_port))
+        log = fleet.process.communicate(timeout=DEADLINE_S)[1]
+    assert fleet.process.returncode == 2
+    assert f"port {http_port + 1} is in use: choose another with --http-port" in log
 
 
 def test_children_die_with_a_supervisor_that_is_killed(start):

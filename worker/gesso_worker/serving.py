@@ -147,6 +147,7 @@ def make_serving(
             keep_in(store) if name == OWN else None,
             live=live,
             projection=loaded.warm.projection,
+            sample=loaded.warm.sample,
         ),
         starts=StartFinder(
             store.name, store.shard, store.peers, model.latent_shape, store.fetch_deadline_s

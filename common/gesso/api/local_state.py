@@ -22,15 +22,20 @@ from gesso.api.status import ServiceStatus
 DEFAULT_ROOT = Path(".gesso")
 _FILES = ("service.yaml", "state.json", "status.json", "plan.json", "lock")
 
+#: The router that has the service's own ports.
+FIRST_ROUTER = "router"
+
 Phase = Literal["Starting", "Ready", "Stopping", "Failed"]
 
 
 class Child(ApiModel):
     """A process of the fleet."""
 
-    name: str = Field(description="`router`, or the worker's name.")
+    name: str = Field(description="`router`, `router-1` and so on, or the worker's name.")
     pid: int = Field(description="Process id, also the id of its process group; 0: not running.")
     address: str = Field(description="host:port of its gRPC server.")
+    http: str = Field(default="", description="host:port of a router's HTTP server.")
+    serving: bool = Field(default=False, description="Whether it was healthy when last looked at.")
 
 
 class LocalState(ApiModel):
@@ -41,9 +46,19 @@ class LocalState(ApiModel):
     message: str = Field(default="", description="What it waits for, or why it failed.")
     pid: int = Field(description="Process id of the supervisor.")
     started_at: datetime = Field(description="When the supervisor was started.")
-    grpc: str = Field(description="host:port of the router's gRPC server.")
-    http: str = Field(description="host:port of the router's HTTP server.")
-    children: tuple[Child, ...] = Field(default=(), description="Router and workers.")
+    grpc: str = Field(description="host:port of the first router's gRPC server.")
+    http: str = Field(description="host:port of the first router's HTTP server.")
+    children: tuple[Child, ...] = Field(default=(), description="Routers and workers.")
+
+    @property
+    def routers(self) -> tuple[Child, ...]:
+        """The routers, the first one first."""
+        return tuple(c for c in self.children if c.http)
+
+    @property
+    def workers(self) -> tuple[Child, ...]:
+        """The workers."""
+        return tuple(c for c in self.children if not c.http)
 
 
 class StateDir:
@@ -71,6 +86,10 @@ class StateDir:
     def cache(self, worker: str) -> Path:
         """The folder of one worker's latents."""
         return self.path / "cache" / worker
+
+    def router(self, name: str) -> Path:
+        """The folder of one router's plan: the first one's is the state directory itself."""
+        return self.path if name == FIRST_ROUTER else self.path / "routers" / name
 
     def log(self, name: str) -> Path:
         """The log of one process."""
@@ -133,9 +152,13 @@ class StateDir:
             (self.path / name).unlink(missing_ok=True)
         for log in self.logs.glob("*.log*"):
             log.unlink(missing_ok=True)
+        routers = self.path / "routers"
+        own = sorted(routers.glob("*"))
+        for folder in own:
+            (folder / "plan.json").unlink(missing_ok=True)
         # A folder that holds something else stays; the parent goes only if it is ours.
         ours = [self.path.parent] if self.path.parent.name == DEFAULT_ROOT.name else []
-        for folder in (self.logs, self.path, *ours):
+        for folder in (self.logs, *own, routers, self.path, *ours):
             with suppress(OSError):
                 folder.rmdir()
 

@@ -62,6 +62,8 @@ def up(
         return
     state = _in_background(service, place, command, timeout_s)
     say(f"{service.name} is up: gRPC {state.grpc}, HTTP http://{state.http}/v1/images/generations")
+    for other in state.routers[1:]:
+        say(f"{other.name}: gRPC {other.address}, HTTP http://{other.http}/v1/images/generations")
     say(f"{_workers(state)}; state and logs in {place.path}/")
 
 
@@ -156,7 +158,7 @@ def _until_ready(
     timeout_s: float,
 ) -> LocalState:
     deadline = time.monotonic() + timeout_s + _KILL_SECONDS
-    with err.status(f"{service.name}: starting router and workers") as spinner:
+    with err.status(f"{service.name}: starting routers and workers") as spinner:
         while time.monotonic() < deadline:
             code = process.poll()
             if code is not None:
@@ -225,7 +227,7 @@ def _is_gesso(pid: int) -> bool:
 
 
 def _workers(state: LocalState) -> str:
-    names = [c.name for c in state.children if c.name != "router"]
+    names = [c.name for c in state.workers]
     return (
         f"{len(names)} workers ({', '.join(names)})" if len(names) <= 8 else f"{len(names)} workers"
     )

@@ -36,17 +36,17 @@ Port = Annotated[int, typer.Option(min=1, max=65535)]
 def up(
     file: Annotated[Path, typer.Argument(help="A DiffusionService in YAML.")],
     grpc_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="The router's gRPC port.")
+        int, typer.Option(min=1, max=65535, help="The first router's gRPC port; others follow.")
     ] = 7001,
     http_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="The router's HTTP port.")
+        int, typer.Option(min=1, max=65535, help="The first router's HTTP port; others follow.")
     ] = 7080,
     state_dir: Place = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
     timeout: Annotated[float, typer.Option(min=1, max=3600, help="Seconds to get ready in.")] = 120,
     log_format: Annotated[Form, typer.Option(help="Of the lines in its logs.")] = "json",
 ) -> None:
-    """Starts a service on this machine: router, workers, planner."""
+    """Starts a service on this machine: routers, workers, planner."""
     flags = ("--log-format", log_format)
     lifecycle.up(file, grpc_port, http_port, state_dir, foreground, timeout, flags)
 

@@ -45,7 +45,7 @@ def describe(
         return f"{state.name}: Dead: {gone}; `gesso down` cleans up", False
     if status is None or state.phase in ("Starting", "Stopping"):
         return f"{state.name}: {state.phase}: {state.message}", False
-    line, ready = status_line(state.name, status)
+    line, ready = status_line(state.name, status, _routers(state))
     age = (now - status.observed_at).total_seconds() if status.observed_at else None
     limit = 3 * _interval(place) + _SLACK_SECONDS
     if age is not None and age > limit:
@@ -53,8 +53,16 @@ def describe(
     return line, ready
 
 
-def status_line(name: str, status: ServiceStatus) -> tuple[str, bool]:
-    """The status in one line, and whether the service is ready."""
+def _routers(state: LocalState) -> str:
+    """How many routers serve; empty where there is only one."""
+    routers = state.routers
+    if len(routers) < 2:
+        return ""
+    return f"{sum(r.serving for r in routers)}/{len(routers)} routers"
+
+
+def status_line(name: str, status: ServiceStatus, routers: str = "") -> tuple[str, bool]:
+    """The status in one line, and whether the service is ready; `routers` says how many serve, if told."""
     ready = status.condition("Ready")
     slo, quality, plan = (status.condition(k) for k in ("SLOMet", "QualityMet", "PlanReady"))
     is_ready = ready is not None and ready.status == "True"
@@ -63,7 +71,7 @@ def status_line(name: str, status: ServiceStatus) -> tuple[str, bool]:
     mix = f"mix {status.mix or 'none'}"
     if status.desired_mix and status.desired_mix != status.mix:
         mix += f" (wanted {status.desired_mix})"
-    parts = [f"{name}: {health}", workers, mix]
+    parts = [f"{name}: {health}", workers, *([routers] if routers else []), mix]
     if status.slo.attainment is not None:
         missed = " MISSED" if slo and slo.status == "False" else ""
         p95 = status.slo.latency_p95_seconds

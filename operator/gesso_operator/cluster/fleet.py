@@ -119,6 +119,14 @@ class PodFleet:
             if p.ready and p.ip and not p.deleting
         }
 
+    def absent_routers(self) -> tuple[str, ...]:
+        """Routers' pods that are not ready."""
+        return tuple(
+            f"{p.name}: {p.message or 'not ready'}"
+            for p in self._world.pods(self.key, names.ROUTER)
+            if not p.ready and not p.deleting
+        )
+
     def members(self) -> tuple[Member, ...]:
         """Workers that should serve: those that leave are none, those whose pod is yet to come are."""
         pods = {

@@ -1,4 +1,4 @@
-"""The local fleet: one router and the service's workers as processes; implements the seams of
+"""The local fleet: the service's routers and workers as processes; implements the seams of
 `gesso_operator.fleet`.
 """
 
@@ -8,10 +8,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from gesso.api import DiffusionService, ServiceStatus
-from gesso.api.local_state import Child, StateDir
+from gesso.api.local_state import FIRST_ROUTER, Child, StateDir
 from gesso.rpc.v1 import router_pb2
 from gesso_operator.clients import Clients
 from gesso_operator.fleet import Member
@@ -27,6 +28,16 @@ ROUTER_MODULE = "gesso_router.server"
 _PORT_TRIES = 3
 #: Workers that share a few cores answer late, and a step on them takes long: the wait is worth it.
 FETCH_DEADLINE_MS = 1000
+
+
+@dataclass(frozen=True)
+class Router:
+    """A router's process, and the host:port of its servers."""
+
+    process: ManagedProcess
+    grpc: str
+    http: str
+    control: str
 
 
 class LocalFleet:
@@ -45,29 +56,27 @@ class LocalFleet:
         start_seconds: float = 120.0,
         policy: RestartPolicy | None = None,
     ) -> None:
-        """Starts nothing yet. The modules are what `python -m` runs for a worker and for the router."""
+        """Starts nothing yet. The modules are what `python -m` runs for a worker and for a router.
+
+        The ports are the first router's; each further one has the two that follow.
+        """
         self._dir = state_dir
         self._log = log
         self._start_seconds = start_seconds
+        #: Apart from the loop's, which closes its channels to whom it does not ask.
+        self._probes = Clients(tls=clients.tls)
         self._listeners: list[Callable[[], None]] = []
-        self._router_address = f"{HOST}:{grpc_port}"
-        self.http_address = f"{HOST}:{http_port}"
         file = str(state_dir.service_file.resolve())
         environment = child_environment(os.environ)
         on_disk = service.spec.cache.disk is not None
         security = service.spec.security
         tls = () if clients.tls is None else ("--tls-dir", str(clients.tls.folder.resolve()))
-        #: Where the router is controlled: apart from its clients, if anything is guarded.
-        self._control_address = self._router_address
         guards: list[str] = [*tls]
         tracing = service.spec.tracing
         told = [] if log.form == "json" else ["--log-format", log.form]
         if tracing is not None:
             told += ["--otlp-endpoint", tracing.endpoint]
             guards += ["--trace-ratio", str(tracing.sample_ratio)]
-        if security.on:
-            self._control_address = f"{HOST}:{free_port(HOST)}"
-            guards += ["--control", self._control_address]
         if security.keys is not None and security.keys.file is not None:
             guards += ["--keys", str(Path(security.keys.file).resolve())]
 
@@ -87,7 +96,7 @@ class LocalFleet:
                 name,
                 command,
                 lambda: f"{HOST}:{free_port(HOST)}",
-                clients.healthy,
+                self._probes.healthy,
                 state_dir.log(name),
                 log,
                 environment,
@@ -96,27 +105,38 @@ class LocalFleet:
                 self._changed,
             )
 
-        def router_command(address: str) -> list[str]:
-            return [
-                *(sys.executable, "-m", router_module, "--grpc", address),
-                *("--http", self.http_address, "--service", file),
-                *("--state-dir", str(state_dir.path.resolve())),
-                *guards,
-                *told,
-            ]
+        def router(number: int) -> Router:
+            name = f"{FIRST_ROUTER}-{number}" if number else FIRST_ROUTER
+            address, http = (f"{HOST}:{port + number}" for port in (grpc_port, http_port))
+            # Where it is controlled: apart from its clients, if anything is guarded.
+            control = f"{HOST}:{free_port(HOST)}" if security.on else address
+            folder = state_dir.router(name).resolve()
 
-        self.router = ManagedProcess(
-            "router",
-            router_command,
-            lambda: self._router_address,
-            clients.healthy,
-            state_dir.log("router"),
-            log,
-            environment,
-            start_seconds,
-            policy,
-            self._changed,
-        )
+            def command(address: str) -> list[str]:
+                folder.mkdir(parents=True, exist_ok=True)
+                return [
+                    *(sys.executable, "-m", router_module, "--grpc", address),
+                    *("--http", http, "--service", file, "--state-dir", str(folder)),
+                    *(("--control", control) if security.on else ()),
+                    *guards,
+                    *told,
+                ]
+
+            process = ManagedProcess(
+                name,
+                command,
+                lambda: address,
+                self._probes.healthy,
+                state_dir.log(name),
+                log,
+                environment,
+                start_seconds,
+                policy,
+                self._changed,
+            )
+            return Router(process, address, http, control)
+
+        self._routers = tuple(router(i) for i in range(service.spec.router.replicas))
         count = service.spec.workers.least
         self.workers = tuple(worker(f"worker-{i}") for i in range(count))
 
@@ -130,15 +150,31 @@ class LocalFleet:
 
     @property
     def router_address(self) -> str:
-        """host:port of the router's gRPC server."""
-        return self._router_address
+        """host:port of the first router's gRPC server."""
+        return self._routers[0].grpc
+
+    @property
+    def http_address(self) -> str:
+        """host:port of the first router's HTTP server."""
+        return self._routers[0].http
 
     def routers(self) -> Mapping[str, str]:
-        """The one router, by where it is controlled."""
-        return {"router": self._control_address}
+        """The routers that serve, by where they are controlled; where none does, all: one should answer."""
+        serving = [r for r in self._routers if r.process.serving and r.process.pid]
+        return {r.process.name: r.control for r in serving or self._routers}
+
+    def absent_routers(self) -> tuple[str, ...]:
+        """What keeps those from serving that do not, while another does."""
+        answering = self.routers()
+        return tuple(
+            r.process.message or f"{r.process.name} is starting"
+            for r in self._routers
+            if r.process.name not in answering
+        )
 
     async def decided(self, decision: Decision, plan: router_pb2.ApplyPlanRequest | None) -> None:
-        """Nothing: the router keeps its plan itself, and the number of processes is fixed."""
+        """Lets go of channels to where processes were once; routers keep their plan themselves."""
+        await self._probes.keep_only(p.address for p in self._processes)
 
     def members(self) -> tuple[Member, ...]:
         """The workers as they are now."""
@@ -150,8 +186,17 @@ class LocalFleet:
     def children(self) -> tuple[Child, ...]:
         """Processes for `state.json`."""
         return tuple(
-            Child(name=p.name, pid=p.pid, address=p.address) for p in (self.router, *self.workers)
+            Child(name=p.name, pid=p.pid, address=p.address, http=http, serving=p.serving)
+            for p, http in (
+                *((r.process, r.http) for r in self._routers),
+                *((w, "") for w in self.workers),
+            )
         )
+
+    @property
+    def _processes(self) -> tuple[ManagedProcess, ...]:
+        """All, the routers first."""
+        return (*(r.process for r in self._routers), *self.workers)
 
     async def write(self, status: ServiceStatus) -> None:
         """Writes status.json; a full disk is told, and does not stop the loop."""
@@ -162,9 +207,7 @@ class LocalFleet:
 
     async def start(self) -> None:
         """Starts all, waits until all serve. Raises StartError at the first failure or the deadline."""
-        tasks = [
-            asyncio.create_task(self._come_up(p), name=p.name) for p in (self.router, *self.workers)
-        ]
+        tasks = [asyncio.create_task(self._come_up(p), name=p.name) for p in self._processes]
         try:
             done, pending = await asyncio.wait(
                 tasks, timeout=self._start_seconds, return_when=asyncio.FIRST_EXCEPTION
@@ -183,25 +226,27 @@ class LocalFleet:
             raise StartError(f"not serving after {self._start_seconds:g} s: {names}")
 
     async def supervise(self) -> None:
-        """Keeps all running. Raises StartError when the router is given up; workers may be, one by one."""
-        tasks = [asyncio.create_task(p.supervise()) for p in (self.router, *self.workers)]
+        """Keeps all running. Raises StartError when every router is given up; workers may be, one by one."""
+        tasks = [asyncio.create_task(p.supervise()) for p in self._processes]
         pending = set(tasks)
         try:
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
-                if self.router.given_up:
-                    raise StartError(f"router {self.router.message}")
+                if all(r.process.given_up for r in self._routers):
+                    first = self._routers[0].process
+                    raise StartError(f"{first.name} {first.message}")
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, grace_s: float = STOP_SECONDS) -> None:
-        """The router first, so that what it accepted still finds its workers; then the workers at once."""
-        await self.router.stop(grace_s)
+        """The routers first, so that what they accepted still finds its workers; then the workers at once."""
+        await asyncio.gather(*(r.process.stop(grace_s) for r in self._routers))
         await asyncio.gather(*(w.stop(grace_s) for w in self.workers))
+        await self._probes.close()
 
     async def _come_up(self, process: ManagedProcess) -> None:
         for attempt in range(1, _PORT_TRIES + 1):
@@ -211,7 +256,7 @@ class LocalFleet:
                 return
             except StartError as error:
                 # Between choosing a free port and listening on it someone else may take it.
-                stolen = "in use" in str(error) and process is not self.router
+                stolen = "in use" in str(error) and process in self.workers
                 if not stolen or attempt == _PORT_TRIES:
                     raise
 

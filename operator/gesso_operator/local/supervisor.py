@@ -1,8 +1,8 @@
-"""Runs a service on this machine: router, workers and the control loop, until SIGTERM.
+"""Runs a service on this machine: routers, workers and the control loop, until SIGTERM.
 
 `python -m gesso_operator.local.supervisor --service FILE --state-dir DIR --grpc-port N --http-port N`
 
-Exit codes: 0 stopped as asked, 1 the fleet did not come up or the router was given up, 2 bad flags, a bad
+Exit codes: 0 stopped as asked, 1 the fleet did not come up or every router was given up, 2 bad flags, a bad
 service file, a port in use, or a supervisor that runs in the state directory already; each with one clear
 last line.
 """
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(
                 f"{flags.service}: spec.workers.replicas: 0 is not allowed on one machine: at least 1"
             )
-        lock = _prepare(state_dir, Path(flags.service), flags.grpc_port, flags.http_port)
+        first = Ports(flags.grpc_port, flags.http_port, service.spec.router.replicas)
+        lock = _prepare(state_dir, Path(flags.service), first)
     except (SpecError, UsageError) as error:
         for line in str(error).splitlines():
             log.error("refused", detail=line)
@@ -66,10 +68,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.close(lock)
 
 
-def _prepare(state_dir: StateDir, service_file: Path, grpc_port: int, http_port: int) -> int:
+@dataclass(frozen=True)
+class Ports:
+    """The first router's two ports, and how many routers there are: each further one has the next two."""
+
+    grpc: int
+    http: int
+    routers: int = 1
+
+    def all(self) -> list[tuple[str, int]]:
+        """Each port with the flag that it comes from. Raises UsageError where they cannot be."""
+        apart = abs(self.grpc - self.http)
+        if apart < self.routers:
+            both = f"both {self.grpc}" if not apart else f"{self.grpc} and {self.http}"
+            if self.routers == 1:
+                raise UsageError(f"--grpc-port and --http-port are {both}: two ports are needed")
+            raise UsageError(
+                f"--grpc-port and --http-port are {both}: {self.routers} routers need {self.routers} ports "
+                "in a row from each, and none twice"
+            )
+        if max(self.grpc, self.http) + self.routers - 1 > 65535:
+            raise UsageError(
+                f"--grpc-port {self.grpc}, --http-port {self.http}: {self.routers} ports in a row from each "
+                "are needed, up to 65535"
+            )
+        flags = (("--grpc-port", self.grpc), ("--http-port", self.http))
+        return [(flag, port + i) for flag, port in flags for i in range(self.routers)]
+
+
+def _prepare(state_dir: StateDir, service_file: Path, ports: Ports) -> int:
     """Checks ports, takes the lock, copies the service file; gives the lock. Raises UsageError."""
-    if grpc_port == http_port:
-        raise UsageError(f"--grpc-port and --http-port are both {grpc_port}: two ports are needed")
+    wanted = ports.all()
     try:
         state_dir.create()
         lock = state_dir.try_lock()
@@ -78,13 +107,15 @@ def _prepare(state_dir: StateDir, service_file: Path, grpc_port: int, http_port:
     if lock is None:
         raise UsageError(f"a service is up already in {state_dir.path}: `gesso down` ends it")
     try:
-        for flag, port in (("--grpc-port", grpc_port), ("--http-port", http_port)):
+        for flag, port in wanted:
             trouble = in_use(port)
             if trouble:
                 raise UsageError(f"port {port} {trouble}: choose another with {flag}")
         # What an earlier run left behind would be taken for this one's.
         for stale in ("state.json", "status.json", "plan.json"):
             (state_dir.path / stale).unlink(missing_ok=True)
+        for plan in state_dir.path.glob("routers/*/plan.json"):
+            plan.unlink(missing_ok=True)
         if service_file.resolve() != state_dir.service_file.resolve():
             shutil.copyfile(service_file, state_dir.service_file)
     except BaseException as error:
@@ -134,7 +165,7 @@ async def _serve(
     fleet.on_change(control.wake)
     started = datetime.now(UTC)
     phase: Phase = "Starting"
-    message = "starting router and workers"
+    message = "starting routers and workers"
 
     def publish() -> None:
         state_dir.write_state(
@@ -237,10 +268,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--state-dir", required=True, metavar="DIR", help="where state and logs go")
     parser.add_argument(
-        "--grpc-port", required=True, type=_port, metavar="N", help="the router's gRPC port"
+        "--grpc-port", required=True, type=_port, metavar="N", help="the first router's gRPC port"
     )
     parser.add_argument(
-        "--http-port", required=True, type=_port, metavar="N", help="the router's HTTP port"
+        "--http-port", required=True, type=_port, metavar="N", help="the first router's HTTP port"
     )
     parser.add_argument(
         "--start-timeout",
@@ -273,4 +304,8 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # gRPC's own thread may hold the interpreter on its way out, with nothing left to do.
+    os._exit(code)

@@ -34,13 +34,15 @@ def write_service(source: Path, target: Path, policy: str, slo_seconds: float) -
 
 
 class Fleet(AbstractContextManager["Fleet"]):
-    """A running service: router and workers as processes of this machine. Down again when the block ends."""
+    """A running service: routers and workers as processes of this machine. Down again when the block ends."""
 
     def __init__(self, service: Path, state_dir: Path, up_timeout_s: float = 180.0) -> None:
         self.service = service
         self.state_dir = state_dir
         self._up_timeout_s = up_timeout_s
-        self.grpc_port, self.http_port = _free_ports(2)
+        # Each router has the ports that follow the one's before.
+        routers = yaml.safe_load(service.read_text())["spec"].get("router", {}).get("replicas", 1)
+        self.grpc_port, self.http_port = _free_ports(2, routers)
 
     @property
     def target(self) -> str:
@@ -101,7 +103,17 @@ class Fleet(AbstractContextManager["Fleet"]):
         """Pid (0: not running) and `host:port` by worker name, as the supervisor wrote them last."""
         state = StateDir(self.state_dir).read_state()
         children = state.children if state else ()
-        return {c.name: (c.pid, c.address) for c in children if c.name != "router"}
+        return {c.name: (c.pid, c.address) for c in children if not c.http}
+
+    def routers(self) -> dict[str, tuple[int, str, str]]:
+        """Pid (0: not running), gRPC and HTTP `host:port` by the router's name, in order."""
+        state = StateDir(self.state_dir).read_state()
+        return {c.name: (c.pid, c.address, c.http) for c in state.routers} if state else {}
+
+    def supervisor(self) -> int:
+        """Pid of the supervisor, which plans; 0 without one."""
+        state = StateDir(self.state_dir).read_state()
+        return state.pid if state else 0
 
 
 @dataclass
@@ -143,12 +155,25 @@ def kill_hard(fleet: Fleet) -> str:
     return name
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
+def _free_ports(count: int, each: int = 1) -> list[int]:
+    """`count` ports that are free now, and so are the `each` - 1 that follow each of them."""
+    found: list[int] = []
+    taken: set[int] = set()
+    while len(found) < count:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = int(probe.getsockname()[1])
+        row = range(first, first + each)
+        if row[-1] <= 65535 and taken.isdisjoint(row) and all(map(_is_free, row)):
+            found.append(first)
+            taken.update(row)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -17,6 +17,7 @@ from gesso.rpc.v1 import image_pb2, image_pb2_grpc, router_pb2, router_pb2_grpc
 class Control(router_pb2_grpc.RouterControlServicer):
     def __init__(self, state_dir):
         self.file = Path(state_dir) / "logs" / "plans.log"
+        self.file.parent.mkdir(exist_ok=True)
         self.began, self.revision = time.time(), 0
 
     async def ApplyPlan(self, request, context):  # noqa: N802

@@ -12,6 +12,7 @@ from gesso_operator.clients import Clients
 from gesso_operator.fleet import Member
 from gesso_operator.logs import Log
 from gesso_operator.loop import ControlLoop
+from gesso_operator.planning import Reason
 
 LADDER = [0, 5, 10, 15, 20, 25]
 
@@ -55,6 +56,9 @@ class Fleet:
 
     def members(self):
         return tuple(self.list)
+
+    def absent_routers(self):
+        return ()
 
     def routers(self):
         return {"router": self.router_address}
@@ -165,6 +169,22 @@ async def test_silent_router_freezes_the_plan_and_is_told(world):
     assert status.condition("MetricsAvailable").reason == "NoReport"
     assert len(router.plans) == plans
     assert [w.level for w in workers] == [0, 0]
+
+
+async def test_one_silent_router_of_two_freezes_the_plan_and_leaves_the_service_ready(world):
+    loop, fleet, router, _, _ = world
+    await rounds(world, 4, rate=1.0)
+    alone = fleet.routers
+    nobody = {"router-1": "127.0.0.1:1"}
+    fleet.routers = lambda: {**alone(), **nobody}
+    plans = len(router.plans)
+    status = await rounds(world, 1, rate=50.0)
+    assert status.condition("RouterReady").reason == "SomeRoutersDown"
+    assert status.condition("MetricsAvailable").reason == "SomeReport"
+    assert status.condition("Ready").status == "True"
+    assert loop.decision.reason == Reason.NO_REPORT
+    # The one that is there still gets what is in force.
+    assert len(router.plans) == plans + 1
 
 
 async def test_loop_ticks_when_woken_and_ends_when_told(world):

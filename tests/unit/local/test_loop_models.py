@@ -94,6 +94,9 @@ class World:
     def members(self):
         return tuple(Member(n, n, True) for n in self.workers)
 
+    def absent_routers(self):
+        return ()
+
     def routers(self):
         return {"router": "router"}
 

@@ -140,6 +140,28 @@ def test_trouble_shows_as_a_condition_with_its_reason(service, change, kind, ver
         assert verdicts(status)["Ready"][0] == "True"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"absent_routers": ("router-1 was ended by SIGKILL",), "routers": 1},
+            "router-1 was ended",
+        ),
+        (
+            {"router_error": "router: UNAVAILABLE: drains", "routers": 2},
+            "Report: router: UNAVAILABLE",
+        ),
+    ],
+    ids=["down", "silent"],
+)
+def test_one_router_of_two_is_told_and_keeps_the_service_ready(service, change, said):
+    status = build_status(service, ServiceStatus(), replace(TICK, answering=1, **change))
+    condition = status.condition("RouterReady")
+    assert (condition.status, condition.reason) == ("True", "SomeRoutersDown")
+    assert condition.message.startswith(f"1 of 2 routers serve; {said}")
+    assert status.condition("Ready").status == "True"
+
+
 def test_history_keeps_the_last_of_prices_in_a_row(service):
     status = ServiceStatus()
     for revision, reason in enumerate(

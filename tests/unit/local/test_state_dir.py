@@ -13,7 +13,10 @@ STATE = LocalState(
     started_at=datetime(2026, 1, 1, tzinfo=UTC),
     grpc="127.0.0.1:7001",
     http="127.0.0.1:7080",
-    children=(Child(name="router", pid=2, address="127.0.0.1:7001"),),
+    children=(
+        Child(name="router", pid=2, address="127.0.0.1:7001", http="127.0.0.1:7080"),
+        Child(name="worker-0", pid=3, address="127.0.0.1:7101"),
+    ),
 )
 
 
@@ -23,6 +26,8 @@ def test_written_state_reads_back(tmp_path):
     place.write_state(STATE)
     place.write_status(ServiceStatus(mix="0:2"))
     assert place.read_state() == STATE
+    assert [c.name for c in place.read_state().routers] == ["router"]
+    assert [c.name for c in place.read_state().workers] == ["worker-0"]
     assert place.read_status().mix == "0:2"
     assert [s.path for s in local_services(tmp_path)] == [place.path]
 
@@ -51,6 +56,9 @@ def test_removal_leaves_what_is_not_ours(tmp_path):
     place.create()
     place.write_state(STATE)
     place.log("router").write_text("x")
+    second = place.router("router-1")
+    second.mkdir(parents=True)
+    (second / "plan.json").write_text("{}")
     (place.path / "holiday.jpg").write_text("mine")
     place.remove()
     assert [p.name for p in place.path.iterdir()] == ["holiday.jpg"]

@@ -9,7 +9,7 @@ import pytest
 from gesso.api.local_state import StateDir
 from gesso_operator.local.ports import free_port, in_use
 from gesso_operator.local.process import last_line
-from gesso_operator.local.supervisor import main
+from gesso_operator.local.supervisor import Ports, UsageError, main
 
 
 def refusal(capsys, *flags):
@@ -88,3 +88,25 @@ def test_last_clear_line_of_a_log(tmp_path, text, told):
     log = tmp_path / "a.log"
     log.write_text("from an earlier run\n" + text)
     assert last_line(log, len("from an earlier run\n")) == told
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [
+        (Ports(7001, 7001), "are both 7001: two ports are needed"),
+        (Ports(7001, 7002, 2), "are 7001 and 7002: 2 routers need 2 ports in a row from each"),
+        (Ports(65535, 7001, 2), "2 ports in a row from each are needed, up to 65535"),
+    ],
+)
+def test_ports_that_cannot_hold_every_router_are_told(ports, said):
+    with pytest.raises(UsageError, match=said):
+        ports.all()
+
+
+def test_each_router_has_the_ports_that_follow():
+    assert Ports(7001, 7080, 2).all() == [
+        ("--grpc-port", 7001),
+        ("--grpc-port", 7002),
+        ("--http-port", 7080),
+        ("--http-port", 7081),
+    ]

@@ -29,6 +29,8 @@ _SLOW_STEP_S = 0.1
 RECOVERY_TICKS = 256
 #: So many ticks in a row that fail for another reason than memory: the device is lost.
 BROKEN_AFTER = 3
+#: A stage without work looks so often whether it should measure itself.
+REST_POLL_S = 1.0
 #: What is reckoned to be in time has this much to spare: of those with the least slack, every one would else be
 #: a little late where steps take a little longer than thought.
 _MARGIN = 1.25
@@ -57,10 +59,12 @@ class Denoiser:
         hand_over: Callable[[Run], None],
         on_tick: Callable[[int, float], None] | None = None,
         projection: LatentProjection | None = None,
+        at_rest: Callable[[], None] | None = None,
     ) -> None:
         """`step_seconds` and `decode_seconds` are first guesses; `hand_over` takes runs without steps left.
 
         `on_tick` is told the batch of each tick of images of the model's own size, and the seconds it took.
+        `at_rest` is called now and then while there is nothing to do.
         """
         self._ledger = ledger
         self._max_batch = max_batch
@@ -71,6 +75,7 @@ class Denoiser:
         self._hand_over_run = hand_over
         self._on_tick = on_tick
         self._projection = projection
+        self._at_rest = at_rest
         self._device = model.device
         self._own_shape = model.latent_shape
         self._progress_steps = 1 if step_seconds >= _SLOW_STEP_S else PROGRESS_STEPS
@@ -130,10 +135,14 @@ class Denoiser:
                 if self._stopping:
                     return
                 if not self.ready and not self.active:
-                    self._ledger.lock.wait(1.0)
-                    continue
-                if not self.active:
+                    self._ledger.lock.wait(REST_POLL_S)
+                rests = not self.ready and not self.active and not self._stopping
+                if self.ready and not self.active:
                     self._gather()
+            if rests:
+                if self._at_rest is not None:
+                    self._at_rest()
+                continue
             try:
                 try:
                     self._drop_doomed()
@@ -148,7 +157,7 @@ class Denoiser:
                 self._tick_failed(error)
 
     def _gather(self) -> None:
-        """Waits a step at most for whoever is being encoded: who joins later costs every step a smaller batch."""
+        """Waits a step at most for who is being encoded: whoever joins later costs a step of its own."""
         self._ledger.lock.wait_for(
             lambda: self._stopping or len(self.ready) >= self.limit or not self._coming(),
             self._step_seconds,

@@ -8,6 +8,7 @@ each step boundary.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -22,16 +23,18 @@ import torch
 from torch import Tensor
 
 from gesso.logs import about, subject
+from gesso_worker.engine.at_rest import AtRest, Sample
 from gesso_worker.engine.batch import Member
 from gesso_worker.engine.conditioning import Conditioning, encode_prompt
 from gesso_worker.engine.decoding import decode_latents
-from gesso_worker.engine.denoiser import Denoiser, Run
+from gesso_worker.engine.denoiser import REST_POLL_S, Denoiser, Run
 from gesso_worker.engine.images import Provenance, encode_image
 from gesso_worker.engine.job import FailureReason, Finished, ImageRequest, Job, Sink, Stage, Start
 from gesso_worker.engine.ledger import Ledger
 from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.engine.model import Model
 from gesso_worker.engine.preview import LatentProjection
+from gesso_worker.engine.rest import RestStage
 from gesso_worker.engine.streams import finish, stage_stream
 
 logger = logging.getLogger(__name__)
@@ -96,10 +99,12 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         live: LiveProfile | None = None,
         projection: LatentProjection | None = None,
+        sample: Sample | None = None,
     ) -> None:
         """`keep` gets the kept latents of each finished run, before its image event; must be quick.
 
-        `live` is told what each stage takes; `projection` makes the previews, a fresh one if None.
+        `live` is told what each stage takes, and with a `sample` to measure with, while idle too; `projection`
+        makes the previews, a fresh one if None.
         """
         self._model = model
         self._settings = settings
@@ -109,6 +114,9 @@ class Engine:
         self._projection = projection or LatentProjection()
         self._encoded: OrderedDict[tuple[object, ...], Conditioning] = OrderedDict()
         self._ledger = Ledger(settings.max_accepted, clock)
+        self._at_rest: AtRest | None = None
+        if live is not None and sample is not None:
+            self._at_rest = AtRest(model, self._ledger, live, sample)
         self._encode_queue: queue.Queue[Job | None] = queue.Queue(settings.max_accepted + 1)
         self._decode_queue: queue.Queue[Run | None] = queue.Queue(settings.max_accepted + 1)
         self._denoiser = Denoiser(
@@ -120,6 +128,7 @@ class Engine:
             hand_over=self._decode_queue.put_nowait,
             on_tick=live.ticked if live is not None else None,
             projection=self._projection,
+            at_rest=partial(self._at_rest.measure, "step") if self._at_rest else None,
         )
         stages = (
             ("encode", self._encode_loop),
@@ -225,7 +234,7 @@ class Engine:
         return self._model.settings.steps - skipped
 
     def _encode_loop(self) -> None:
-        while (job := self._encode_queue.get()) is not None:
+        while (job := self._next(self._encode_queue, "encode")) is not None:
             if not self._ledger.claim(job, Stage.ENCODING):
                 continue
             # The fetch happened while the job waited for its start.
@@ -246,6 +255,14 @@ class Engine:
             if self._live is not None and encoded:
                 self._live.encoded(job.timings.encode)
             self._denoiser.add(Run(job, member))
+
+    def _next(self, work: queue.Queue[_Result], stage: RestStage) -> _Result:
+        """Waits for work, and measures the stage now and then meanwhile."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return work.get(timeout=REST_POLL_S)
+            if self._at_rest is not None:
+                self._at_rest.measure(stage)
 
     def _with_memory(self, work: Callable[[], _Result]) -> _Result:
         """Does a stage's work; where it runs out of memory, again beside half of the denoising batch."""
@@ -290,7 +307,7 @@ class Engine:
         return member, encoded
 
     def _decode_loop(self) -> None:
-        while (run := self._decode_queue.get()) is not None:
+        while (run := self._next(self._decode_queue, "decode")) is not None:
             if not self._ledger.claim(run.job, Stage.DECODING):
                 continue
             try:

@@ -36,6 +36,7 @@ class Ledger:
         self.lock = threading.Condition()
         self.clock = clock
         self.images_done = 0
+        self._idle_since_s = clock()
         self._max_accepted = max_accepted
         self._jobs: dict[int, Job] = {}
         self._next_key = 0
@@ -46,6 +47,13 @@ class Ledger:
     def accepting(self) -> bool:
         """Whether `accept` may succeed."""
         return not self._closed
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long there has been no accepted job; 0 while there is one, and when closed."""
+        with self.lock:
+            busy = self._jobs or self._closed
+            return 0.0 if busy else max(0.0, self.clock() - self._idle_since_s)
 
     def __contains__(self, job: Job) -> bool:
         return job.key in self._jobs
@@ -122,6 +130,7 @@ class Ledger:
             # It stays counted until its sink was told, so that who drains waits for that too.
             ended = self._jobs.pop(job.key)
             self._telling += 1
+            self._idle_since_s = self.clock()
         try:
             self.tell(ended, event)
         finally:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gesso.profile import Profile
+from gesso_worker.engine.rest import Proof, RestStage
 
 #: Expected seconds of work after which an observation counts 1/e.
 MEMORY_SECONDS = 8.0
@@ -18,6 +19,8 @@ MEMORY_SECONDS = 8.0
 PRIOR_SECONDS = 0.5
 #: One stall must not pass for a slow device.
 MOST_RATIO = 5.0
+#: What a proof at rest counts, in expected seconds: much, since there are few.
+PROOF_SECONDS = 16.0
 #: A profile is told anew when a part moved by this share: small changes would only unsettle plans.
 TELL_SHARE = 0.08
 
@@ -28,6 +31,7 @@ class Ratio:
 
     actual: float = PRIOR_SECONDS
     expected: float = PRIOR_SECONDS
+    _proof: Proof = field(default_factory=Proof)
 
     @property
     def value(self) -> float:
@@ -38,8 +42,23 @@ class Ratio:
         """After some work. Times that are not above 0, or not finite, teach nothing."""
         if not (0 < expected_seconds < math.inf and 0 < actual_seconds < math.inf):
             return
+        self._proof.forget()
+        self._add(expected_seconds, min(actual_seconds, MOST_RATIO * expected_seconds))
+
+    def rested(self, expected_seconds: float, actual_seconds: float) -> None:
+        """After a measurement at rest, which may only show that work is faster than was thought.
+
+        Slower it may be for cold caches, or clocks that sleep. Serving finds out what is really slow.
+        """
+        if not (0 < expected_seconds < math.inf and 0 < actual_seconds < math.inf):
+            return
+        sure = self._proof.add(actual_seconds / expected_seconds)
+        if sure < (1 - TELL_SHARE) * self.value:
+            self._add(PROOF_SECONDS, sure * PROOF_SECONDS)
+
+    def _add(self, expected_seconds: float, actual_seconds: float) -> None:
         fade = math.exp(-expected_seconds / MEMORY_SECONDS)
-        self.actual = self.actual * fade + min(actual_seconds, MOST_RATIO * expected_seconds)
+        self.actual = self.actual * fade + actual_seconds
         self.expected = self.expected * fade + expected_seconds
 
 
@@ -67,6 +86,17 @@ class LiveProfile:
         """A batch of so many requests went one step on."""
         with self._lock:
             self._steps.observe(self._measured.tick_seconds(batch), seconds)
+
+    def rested(self, stage: RestStage, seconds: float) -> None:
+        """A stage was measured alone while there were no requests; a step with a batch of one."""
+        measured = self._measured
+        with self._lock:
+            if stage == "encode":
+                self._encode.rested(measured.encode_seconds, seconds)
+            elif stage == "decode":
+                self._decode.rested(measured.decode_seconds, seconds)
+            else:
+                self._steps.rested(measured.tick_seconds(1), seconds)
 
     @property
     def profile(self) -> Profile:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from gesso.profile import Profile
+from gesso_worker.engine.at_rest import Sample
 from gesso_worker.engine.batch import DenoisingBatch, Member
 from gesso_worker.engine.conditioning import Conditioning, encode_prompt
 from gesso_worker.engine.decoding import decode_latents
@@ -28,12 +29,13 @@ _REPEATS = 3
 class WarmUp:
     """`profile` spans the batches that fit into memory; `image` is the PNG that was made.
 
-    `projection` makes previews, as far as that one image teaches how.
+    `projection` makes previews, as far as that one image teaches how; `sample` is what to measure with later.
     """
 
     profile: Profile
     image: bytes
     projection: LatentProjection
+    sample: Sample | None = None
 
 
 def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
@@ -68,7 +70,7 @@ def warm_up(model: Model, max_batch: int, budget_s: float = 3.0) -> WarmUp:
         decode_seconds=decode,
         step_seconds=tuple(steps),
     )
-    return WarmUp(profile, image, projection)
+    return WarmUp(profile, image, projection, Sample(_PROMPT, conditioning, latents))
 
 
 def _first_image(model: Model, conditioning: Conditioning) -> tuple[bytes, torch.Tensor]:

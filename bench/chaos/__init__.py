@@ -1,0 +1,1 @@
+"""What breaks and what it costs: the parts of bench_chaos."""

@@ -1,0 +1,47 @@
+"""Who is refused before anything is known of the prompt; pure.
+
+To read a prompt takes time, most of all under overload, when embedder and shards are as busy as everyone. A
+prompt that could not be served even if it were the luckiest of all, with a perfect match at the deepest level,
+need not be read to be refused. Prompts that are being read count as if they were as lucky, each on the worker
+where there is most room: else all who come while one is read would be let in for the same place.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gesso_router.routing.quality import Option
+from gesso_router.routing.view import FleetView
+
+#: While the least busy worker has less to do than this share of the deadline, everybody is read.
+CALM_SHARE = 0.25
+#: Prompts in reading that are reckoned with, for each worker: more would only cost time to count.
+MOST_READING = 16
+
+
+def luckiest(options: Sequence[Option], deepest: int) -> tuple[Option, ...]:
+    """The best that a prompt may turn out to be: `options` are those of a prompt that nothing is known of."""
+    others = tuple(o for o in options if o.model)
+    return (Option(deepest, 1.0), *others)
+
+
+def is_calm(fleet: FleetView, deadline_seconds: float) -> bool:
+    """Whether there is so much room that nobody needs to be stopped at the door."""
+    least = min((w.backlog_seconds for w in fleet.workers), default=0.0)
+    return least < CALM_SHARE * deadline_seconds
+
+
+def with_reading(fleet: FleetView, reading: int, steps: int) -> FleetView:
+    """The fleet as if `reading` more requests of `steps` steps were queued where there is most room."""
+    if reading < 1 or not fleet.workers:
+        return fleet
+    workers = list(fleet.workers)
+    room = [(w.backlog_seconds, i) for i, w in enumerate(workers)]
+    heapq.heapify(room)
+    for _ in range(min(reading, MOST_READING * len(workers))):
+        _, i = room[0]
+        workers[i] = replace(workers[i], queued=(*workers[i].queued, max(1, steps)))
+        heapq.heapreplace(room, (workers[i].backlog_seconds, i))
+    return replace(fleet, workers=tuple(workers))

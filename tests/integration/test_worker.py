@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -233,7 +234,10 @@ def test_the_log_holds_no_prompt_and_few_lines(worker: Worker) -> None:
     log = worker.log.read_text()
     assert "ready" in log
     assert PROMPT not in log
-    assert len(log.splitlines()) < 20
+    lines = [json.loads(line) for line in log.splitlines()]
+    images = [x["attempt"] for x in lines if x["message"] in ("image", "no image")]
+    assert len(images) == len(set(images)), "one for each request"
+    assert len(lines) - len(images) < 20
 
 
 def test_a_term_signal_finishes_what_was_accepted(start: StartWorker) -> None:

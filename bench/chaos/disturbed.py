@@ -9,7 +9,7 @@ from typing import Any
 
 from chaos.client import Balanced
 from chaos.faults import Fault
-from chaos.figures import Answer, back_after, due, told, windows, worst
+from chaos.figures import WINDOW_S, Answer, back_after, due, told, touched, windows, worst
 from chaos.watch import Watch
 from gesso_simulator.bench.open_loop import open_loop
 from gesso_simulator.demo.fleet import Fleet
@@ -103,10 +103,13 @@ def _found(
         "did": done.get(fault.name, ""),
         "at_s": at_s,
         "lasts_s": fault.lasts_s,
-        "before": told(due(answers, at_s - calm_s, at_s)),
-        "during": told(due(answers, at_s, over_s)),
+        "before": told(
+            [a for a in due(answers, at_s - calm_s, at_s) if a.at_s + a.latency_s < at_s]
+        ),
+        "during": told(touched(answers, at_s, over_s)),
         "after": told(due(answers, over_s, over_s + calm_s)),
-        "worst_window": worst(answers, at_s - 2.5, over_s),
+        # What is under way when something breaks was due before.
+        "worst_window": worst(answers, at_s - WINDOW_S / 2, over_s),
         "back_after_s": back_after(answers, at_s, over_s + calm_s, target),
         "counters": watch.counted(at_s, over_s + READ_LATE_S),
         "said": watch.said(at_s, over_s + READ_LATE_S),

@@ -15,7 +15,18 @@ import pytest
 from chaos import fake_worker, faults
 from chaos.client import Balanced
 from chaos.disturbed import schedule, seconds_of
-from chaos.figures import Answer, Ending, attainment, back_after, due, told, trend, windows, worst
+from chaos.figures import (
+    Answer,
+    Ending,
+    attainment,
+    back_after,
+    due,
+    told,
+    touched,
+    trend,
+    windows,
+    worst,
+)
 from chaos.overload import summary
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +57,16 @@ def test_the_dip_and_when_it_is_over() -> None:
     assert back_after(answers, 20.0, 60.0, 0.95) == pytest.approx(1.0)
 
 
+def test_a_dip_that_comes_later_is_waited_for() -> None:
+    answers = stream(*[35.0 + i / 2 for i in range(10)])
+    assert back_after(answers, 20.0, 60.0, 0.95) == pytest.approx(19.0)
+
+
+def test_what_was_under_way_when_it_broke_is_part_of_it() -> None:
+    answers = [Answer(float(t), Ending.IN_SLO, 1.5, True) for t in range(10)]
+    assert [a.at_s for a in touched(answers, 5.0, 7.0)] == [4.0, 5.0, 6.0]
+
+
 def test_what_is_not_back_in_time_is_not_back() -> None:
     answers = stream(*[t / 2 for t in range(40, 120)])
     assert back_after(answers, 20.0, 60.0, 0.95) is None
@@ -55,7 +76,7 @@ def test_what_is_not_back_in_time_is_not_back() -> None:
 def test_once_back_it_holds(missed: list[int], target: float) -> None:
     answers = stream(*[i / 2 for i in missed])
     after = back_after(answers, 10.0, 60.0, target)
-    if after is not None:
+    if after:
         held = attainment(due(answers, math.nextafter(10.0 + after, math.inf), 20.0 + after))
         assert held is None or held >= target - 1 / 19
 

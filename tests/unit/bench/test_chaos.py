@@ -27,6 +27,7 @@ from chaos.figures import (
     windows,
     worst,
 )
+from chaos.load import load
 from chaos.overload import summary
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,7 +160,7 @@ class Router(image_pb2_grpc.ImageServiceServicer):
         self.keys: list[str] = []
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self.keys.append(dict(context.invocation_metadata())["idempotency-key"])
+        self.keys.append(dict(context.invocation_metadata()).get("idempotency-key", ""))
         if self.does == "not-ready":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "draining", (("reason", "not-ready"),))
         if self.does == "shed":
@@ -238,3 +239,23 @@ async def test_a_fake_worker_takes_as_long_as_its_profile_says() -> None:
         assert kinds == [["started", "image"]] * 3
         assert worker.served == 3
         assert worker.outstanding == 0
+
+
+async def test_the_load_generator_tells_images_from_refusals() -> None:
+    servers, targets = [], []
+    for router in (Router(), Router("shed")):
+        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        image_pb2_grpc.add_ImageServiceServicer_to_server(router, server)
+        targets.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        await server.start()
+        servers.append(server)
+    try:
+        found = await load(targets, 50.0, 0.5, 2.0, 1, time.monotonic())
+    finally:
+        for server in servers:
+            await server.stop(None)
+    count = len(found["status"])
+    assert count > 5
+    assert found["status"].count("OK") == (count + 1) // 2
+    assert found["status"].count("RESOURCE_EXHAUSTED") == count // 2
+    assert max(found["seconds"]) < 2.0

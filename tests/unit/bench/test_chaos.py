@@ -236,7 +236,7 @@ async def test_a_fake_worker_takes_as_long_as_its_profile_says() -> None:
             stub.Generate(worker_pb2.WorkerGenerateRequest(request_id=str(i))) for i in range(3)
         ]
         kinds = [[e.WhichOneof("event") async for e in call] for call in calls]
-        assert kinds == [["started", "image"]] * 3
+        assert kinds == [["started", *["progress"] * 4, "image"]] * 3
         assert worker.served == 3
         assert worker.outstanding == 0
 

@@ -108,14 +108,15 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
     rng = np.random.default_rng(given.seed)
     stream = prompts(SessionMix(), rng)
     history = requests([0.0] * 4000, stream, rng)
-    write_service(service, given.routers, slo)
     err.print("measuring latency and capacity at K = 0")
+    if given.slo.endswith("x"):
+        write_service(service, given.routers, slo)
+        with kind(service, work / "state") as fleet:
+            latency = await measure_latency(fleet.target, history, len(fleet.workers()))
+    slo = round(slo_of(given.slo, latency), 2)
+    write_service(service, given.routers, slo)
     with kind(service, work / "state") as fleet:
         workers = len(fleet.workers())
-        latency = await measure_latency(fleet.target, history, workers)
-        slo = round(slo_of(given.slo, latency), 2)
-    write_service(service, given.routers, slo)
-    with kind(service, work / "state") as fleet:
         # Fills the cache as a service that is in use has it, and lets the live profiles settle.
         capacity = await measure_capacity(fleet.target, history[2000:], 8 * workers, given.warm_up)
         measured = await profiles([a for _, a in fleet.workers().values()])

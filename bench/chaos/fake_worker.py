@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -25,6 +26,9 @@ STEPS = 50
 #: A batch of 4 serves 1.6 times what one by one does.
 PROFILE = Profile("fake", STEPS, 0.0, 0.0, (0.016, 0.024, 0.032, 0.04))
 MOST_ENTRIES = 256
+TOLD_EVERY = 10
+#: Environment variable: steps take so many times as long. On a busy machine, waking up late then counts less.
+SLOWER = "GESSO_FAKE_WORKER_SLOWER"
 
 
 class BatchWorker(worker_pb2_grpc.WorkerServicer):
@@ -35,7 +39,9 @@ class BatchWorker(worker_pb2_grpc.WorkerServicer):
         self.address = ""
         self.served = 0
         self._remaining: dict[str, int] = {}
-        self._waiting: dict[str, asyncio.Event] = {}
+        #: Steps left, told at the first step and now and then.
+        self._waiting: dict[str, asyncio.Queue[int]] = {}
+        self._begun: set[str] = set()
         self._loop: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._work = asyncio.Event()
@@ -73,25 +79,33 @@ class BatchWorker(worker_pb2_grpc.WorkerServicer):
                 await self._work.wait()
                 due = time.monotonic()
             batch = list(self._remaining)[: self.profile.max_batch]
+            for request_id in batch:
+                if request_id not in self._begun:
+                    self._begun.add(request_id)
+                    self._waiting[request_id].put_nowait(STEPS)
             due = max(due, time.monotonic() - 0.2) + self.profile.tick_seconds(len(batch))
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             for request_id in batch:
                 if request_id in self._remaining:
-                    self._remaining[request_id] -= 1
-                    if not self._remaining[request_id]:
+                    left = self._remaining[request_id] = self._remaining[request_id] - 1
+                    if not left % TOLD_EVERY:
+                        self._waiting[request_id].put_nowait(left)
+                    if not left:
                         del self._remaining[request_id]
-                        self._waiting[request_id].set()
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See worker.proto."""
-        done = self._waiting[request.request_id] = asyncio.Event()
+        told = self._waiting[request.request_id] = asyncio.Queue()
         skipped = request.skipped_steps
         self._remaining[request.request_id] = STEPS - skipped
         self._work.set()
         try:
+            await told.get()
             started = image_pb2.Started(worker=self.name, skipped_steps=skipped)
             yield worker_pb2.WorkerEvent(started=started)
-            await done.wait()
+            while left := await told.get():
+                progress = image_pb2.Progress(step=STEPS - left, steps=STEPS)
+                yield worker_pb2.WorkerEvent(progress=progress)
             self.served += 1
             if request.keep_latents and request.embedding:
                 vector = np.asarray(request.embedding, np.float32)
@@ -107,6 +121,7 @@ class BatchWorker(worker_pb2_grpc.WorkerServicer):
             )
         finally:
             self._waiting.pop(request.request_id, None)
+            self._begun.discard(request.request_id)
             self._remaining.pop(request.request_id, None)
 
     async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -153,7 +168,9 @@ async def serve(name: str, listen: str) -> None:
     """Until SIGTERM; then it finishes what it has."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with BatchWorker(name, listen=listen) as worker:
+    slower = float(os.environ.get(SLOWER, "1"))
+    profile = replace(PROFILE, step_seconds=tuple(slower * s for s in PROFILE.step_seconds))
+    async with BatchWorker(name, profile, listen) as worker:
         await stop.wait()
         while worker.outstanding:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

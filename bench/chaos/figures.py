@@ -85,19 +85,27 @@ def worst(answers: Sequence[Answer], begin_s: float, end_s: float) -> float | No
 def back_after(
     answers: Sequence[Answer], begin_s: float, end_s: float, target: float
 ) -> float | None:
-    """Seconds from `begin_s` until a moment from which attainment is at least `target` for `HOLD_S`.
+    """Seconds from `begin_s` until attainment is at least `target` for `HOLD_S`, after its worst window.
 
-    0 where it never fell; None where that moment does not come before `end_s` less `HOLD_S`. Moments are
-    those of misses: right after one is where a good stretch may begin.
+    0 where no window fell below; None where that moment does not come before `end_s` less `HOLD_S`. Moments
+    are those of misses: right after one is where a good stretch may begin.
     """
-    misses = [a.at_s for a in due(answers, begin_s, end_s) if a.ending is not Ending.IN_SLO]
-    for moment in (begin_s, *(math.nextafter(at, math.inf) for at in misses)):
+    low = min(windows(answers, begin_s, end_s), key=lambda w: w[1], default=(begin_s, 1.0))
+    if low[1] >= target:
+        return 0.0
+    misses = [a.at_s for a in due(answers, low[0], end_s) if a.ending is not Ending.IN_SLO]
+    for moment in (math.nextafter(at, math.inf) for at in misses):
         if moment + HOLD_S > end_s:
             return None
         share = attainment(due(answers, moment, moment + HOLD_S))
         if share is None or share >= target:
             return max(0.0, moment - begin_s)
     return None
+
+
+def touched(answers: Sequence[Answer], begin_s: float, end_s: float) -> Sequence[Answer]:
+    """Those that were under way at `begin_s`, or due from then on until `end_s`."""
+    return [a for a in answers if a.at_s < end_s and a.at_s + a.latency_s >= begin_s]
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

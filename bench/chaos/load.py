@@ -57,6 +57,13 @@ async def load(
 
     async def send(one: PromptRequest, start: float) -> tuple[float, float, str]:
         call = calls[one.index % len(calls)](bodies[one.index], timeout=slo_seconds + GRACE_S)
+        # A call ends only once everything in it was read.
+        while True:
+            try:
+                if await call.read() is grpc.aio.EOF:
+                    break
+            except grpc.aio.AioRpcError:
+                break
         code = (await call.code()).name
         return one.at_s, time.monotonic() - start - one.at_s, code
 

@@ -71,6 +71,8 @@ async def overload(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=64 * 2**20,
+            # The scheduler's share is by session: it gets one of its own, as each process of the fleet has.
+            start_new_session=True,
         )
         wanted = {
             "targets": targets,

@@ -157,8 +157,10 @@ class Fleet:
 
     @property
     def reachable(self) -> list[Endpoint]:
-        """Workers whose shard can be asked, draining ones included: their latents are still there."""
-        return [w.endpoint for w in self._workers.values() if w.reachable]
+        """Workers whose shard can be asked, draining ones included: their latents are still there. Who has not
+        answered the last poll would not answer in time.
+        """
+        return [w.endpoint for w in self._workers.values() if w.reachable and not w.misses]
 
     @property
     def usable(self) -> list[str]:
@@ -377,7 +379,9 @@ class Fleet:
 def _usable(
     workers: Mapping[str, WorkerState], tried: frozenset[str] = frozenset()
 ) -> list[tuple[str, WorkerState]]:
-    """Without those that keep failing, unless no other is left to try: better than to refuse."""
+    """Without those that keep failing, or have not answered the last poll in time, unless no other is left to
+    try: better than to refuse. A worker that hangs would else be sent requests until it counts as lost.
+    """
     usable = [(name, w) for name, w in workers.items() if w.usable]
-    good = [(name, w) for name, w in usable if not w.barred]
+    good = [(name, w) for name, w in usable if not w.barred and not w.misses]
     return good if any(name not in tried for name, _ in good) else usable

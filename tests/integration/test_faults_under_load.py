@@ -25,8 +25,9 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-WANTED = {"kill-worker": 8.0, "restart-router": 12.0, "kill-router": 10.0}
-CALM_S, PER_SECOND, SLO_S = 3.0, 3.0, 20.0
+# Between two routers that go there is time for what the first let go of: a client asks no third time.
+WANTED = {"kill-worker": 8.0, "restart-router": 25.0, "kill-router": 20.0}
+CALM_S, PER_SECOND, SLO_S = 3.0, 2.0, 20.0
 
 
 def test_nothing_that_was_accepted_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,11 @@ class Fleet(AbstractContextManager["Fleet"]):
         state = StateDir(self.state_dir).read_state()
         return {c.name: (c.pid, c.address, c.http) for c in state.routers} if state else {}
 
+    def whole(self) -> bool:
+        """Whether every process runs and served when it was last looked at."""
+        state = StateDir(self.state_dir).read_state()
+        return state is not None and all(c.pid and c.serving for c in state.children)
+
     def supervisor(self) -> int:
         """Pid of the supervisor, which plans; 0 without one."""
         state = StateDir(self.state_dir).read_state()

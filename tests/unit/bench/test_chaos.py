@@ -15,7 +15,19 @@ import pytest
 from chaos import fake_worker, faults
 from chaos.client import Balanced
 from chaos.disturbed import schedule, seconds_of
-from chaos.figures import Answer, Ending, attainment, back_after, due, told, trend, windows, worst
+from chaos.figures import (
+    Answer,
+    Ending,
+    attainment,
+    back_after,
+    due,
+    told,
+    touched,
+    trend,
+    windows,
+    worst,
+)
+from chaos.load import load
 from chaos.overload import summary
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +58,16 @@ def test_the_dip_and_when_it_is_over() -> None:
     assert back_after(answers, 20.0, 60.0, 0.95) == pytest.approx(1.0)
 
 
+def test_a_dip_that_comes_later_is_waited_for() -> None:
+    answers = stream(*[35.0 + i / 2 for i in range(10)])
+    assert back_after(answers, 20.0, 60.0, 0.95) == pytest.approx(19.0)
+
+
+def test_what_was_under_way_when_it_broke_is_part_of_it() -> None:
+    answers = [Answer(float(t), Ending.IN_SLO, 1.5, True) for t in range(10)]
+    assert [a.at_s for a in touched(answers, 5.0, 7.0)] == [4.0, 5.0, 6.0]
+
+
 def test_what_is_not_back_in_time_is_not_back() -> None:
     answers = stream(*[t / 2 for t in range(40, 120)])
     assert back_after(answers, 20.0, 60.0, 0.95) is None
@@ -55,7 +77,7 @@ def test_what_is_not_back_in_time_is_not_back() -> None:
 def test_once_back_it_holds(missed: list[int], target: float) -> None:
     answers = stream(*[i / 2 for i in missed])
     after = back_after(answers, 10.0, 60.0, target)
-    if after is not None:
+    if after:
         held = attainment(due(answers, math.nextafter(10.0 + after, math.inf), 20.0 + after))
         assert held is None or held >= target - 1 / 19
 
@@ -138,7 +160,7 @@ class Router(image_pb2_grpc.ImageServiceServicer):
         self.keys: list[str] = []
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self.keys.append(dict(context.invocation_metadata())["idempotency-key"])
+        self.keys.append(dict(context.invocation_metadata()).get("idempotency-key", ""))
         if self.does == "not-ready":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "draining", (("reason", "not-ready"),))
         if self.does == "shed":
@@ -214,6 +236,26 @@ async def test_a_fake_worker_takes_as_long_as_its_profile_says() -> None:
             stub.Generate(worker_pb2.WorkerGenerateRequest(request_id=str(i))) for i in range(3)
         ]
         kinds = [[e.WhichOneof("event") async for e in call] for call in calls]
-        assert kinds == [["started", "image"]] * 3
+        assert kinds == [["started", *["progress"] * 4, "image"]] * 3
         assert worker.served == 3
         assert worker.outstanding == 0
+
+
+async def test_the_load_generator_tells_images_from_refusals() -> None:
+    servers, targets = [], []
+    for router in (Router(), Router("shed")):
+        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        image_pb2_grpc.add_ImageServiceServicer_to_server(router, server)
+        targets.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        await server.start()
+        servers.append(server)
+    try:
+        found = await load(targets, 50.0, 0.5, 2.0, 1, time.monotonic())
+    finally:
+        for server in servers:
+            await server.stop(None)
+    count = len(found["status"])
+    assert count > 5
+    assert found["status"].count("OK") == (count + 1) // 2
+    assert found["status"].count("RESOURCE_EXHAUSTED") == count // 2
+    assert max(found["seconds"]) < 2.0

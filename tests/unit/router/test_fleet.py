@@ -117,6 +117,22 @@ def test_a_lost_worker_returns_with_a_report_asked_for_after_its_loss() -> None:
     assert made.usable == ["a"]
 
 
+def test_a_worker_that_misses_a_poll_is_left_alone_until_it_answers() -> None:
+    made = fleet("a", "b")
+    made.reported("a", READY, 10.0)
+    made.reported("b", READY, 10.0)
+    assert not made.missed("a")
+    assert made.usable == ["b"]
+    assert [v.name for v in made.views(10.5)] == ["b"]
+    assert [e.name for e in made.reachable] == ["b"]
+    # Better than to refuse: where nobody answers, or the other has failed it.
+    assert [v.name for v in made.views(10.5, frozenset({"b"}))] == ["a", "b"]
+    assert not made.missed("b")
+    assert made.usable == ["a", "b"]
+    made.reported("a", READY, 11.0)
+    assert made.usable == ["a"]
+
+
 def test_a_worker_is_lost_after_several_misses_in_a_row() -> None:
     made = fleet("a")
     assert [made.missed("a") for _ in range(4)] == [False, False, True, False]

@@ -148,7 +148,7 @@ class Denoiser:
                 self._tick_failed(error)
 
     def _gather(self) -> None:
-        """Waits a step at most for whoever is being encoded: who joins later costs every step a smaller batch."""
+        """Waits a step at most for who is being encoded: who joins later costs each step a smaller batch."""
         self._ledger.lock.wait_for(
             lambda: self._stopping or len(self.ready) >= self.limit or not self._coming(),
             self._step_seconds,

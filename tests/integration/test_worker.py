@@ -84,7 +84,7 @@ def test_reflection_lists_the_services(worker: Worker) -> None:
 
 
 def test_an_image_is_streamed_with_its_progress(worker: Worker) -> None:
-    events = list(worker.stub.Generate(ask(), timeout=60))
+    events = list(worker.stub.Generate(ask(progress_steps=10), timeout=60))
     kinds = [event.WhichOneof("event") for event in events]
     assert kinds[0] == "started"
     assert kinds[-1] == "image"

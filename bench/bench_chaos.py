@@ -109,16 +109,15 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
     stream = prompts(SessionMix(), rng)
     history = requests([0.0] * 4000, stream, rng)
     err.print("measuring latency and capacity at K = 0")
-    if given.slo.endswith("x"):
-        write_service(service, given.routers, slo)
-        with kind(service, work / "state") as fleet:
-            latency = await measure_latency(fleet.target, history, len(fleet.workers()))
-    slo = round(slo_of(given.slo, latency), 2)
     write_service(service, given.routers, slo)
     with kind(service, work / "state") as fleet:
         workers = len(fleet.workers())
-        # Fills the cache as a service that is in use has it, and lets the live profiles settle.
+        latency = await measure_latency(fleet.target, history, workers)
+        # This fills the cache, too, as a service that is in use has it: what is on disk outlives this fleet.
         capacity = await measure_capacity(fleet.target, history[2000:], 8 * workers, given.warm_up)
+    slo = round(slo_of(given.slo, latency), 2)
+    write_service(service, given.routers, slo)
+    with kind(service, work / "state") as fleet:
         measured = await profiles([a for _, a in fleet.workers().values()])
         spec = yaml.safe_load(service.read_text())["spec"]
         deepest = max(spec["variants"][0]["skippedSteps"])
@@ -141,7 +140,8 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
             "fake_workers": given.fake_workers,
         }
         err.print(f"{capacity:.2f} images/s at K = 0, SLO {slo:g} s, load {LOAD * capacity:.2f}/s")
-        await asyncio.sleep(10.0)
+        # Profiles that were measured while everything started heal meanwhile.
+        await asyncio.sleep(20.0)
 
         def asked(seconds: float) -> list[PromptRequest]:
             rate = LOAD * capacity

@@ -13,7 +13,7 @@ from gesso_simulator.demo.fleet import Fleet
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 #: Small enough that latents are read from disk, too.
-CACHE_MEMORY, CACHE_DISK = "2Mi", "256Mi"
+CACHE_MEMORY, CACHE_DISK = "512Ki", "256Mi"
 _FAKE = "chaos.fake_worker"
 
 

@@ -29,12 +29,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import yaml
 from chaos import balance, show
+from chaos.client import Balanced
 from chaos.disturbed import disturbed, seconds_of
 from chaos.faults import FAULTS
 from chaos.fleets import FakeWorkersFleet, write_service
 from chaos.overload import deepest_over_full, overload, profiles
 from rich.console import Console
 
+from gesso_simulator.bench.open_loop import open_loop
 from gesso_simulator.demo.fleet import Fleet
 from gesso_simulator.demo.play import measure_capacity, measure_latency
 from gesso_simulator.scenarios.build import slo_seconds as slo_of
@@ -109,16 +111,15 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
     stream = prompts(SessionMix(), rng)
     history = requests([0.0] * 4000, stream, rng)
     err.print("measuring latency and capacity at K = 0")
-    if given.slo.endswith("x"):
-        write_service(service, given.routers, slo)
-        with kind(service, work / "state") as fleet:
-            latency = await measure_latency(fleet.target, history, len(fleet.workers()))
+    # Everything in full, and nothing refused, whatever it costs.
+    write_service(service, given.routers, slo, policy="ClipperHA")
+    with kind(service, work / "state") as fleet:
+        workers = len(fleet.workers())
+        latency = await measure_latency(fleet.target, history, workers)
+        capacity = await measure_capacity(fleet.target, history[2000:], 8 * workers, given.warm_up)
     slo = round(slo_of(given.slo, latency), 2)
     write_service(service, given.routers, slo)
     with kind(service, work / "state") as fleet:
-        workers = len(fleet.workers())
-        # Fills the cache as a service that is in use has it, and lets the live profiles settle.
-        capacity = await measure_capacity(fleet.target, history[2000:], 8 * workers, given.warm_up)
         measured = await profiles([a for _, a in fleet.workers().values()])
         spec = yaml.safe_load(service.read_text())["spec"]
         deepest = max(spec["variants"][0]["skippedSteps"])
@@ -141,13 +142,16 @@ async def _live(given: argparse.Namespace, parts: Sequence[str], err: Console) -
             "fake_workers": given.fake_workers,
         }
         err.print(f"{capacity:.2f} images/s at K = 0, SLO {slo:g} s, load {LOAD * capacity:.2f}/s")
-        await asyncio.sleep(10.0)
 
         def asked(seconds: float) -> list[PromptRequest]:
             rate = LOAD * capacity
             arrivals = poisson_arrivals(RateShape(((0.0, rate), (seconds, rate))), rng)
             return requests(arrivals, stream, rng)
 
+        # Fills the cache as a service that is in use has it, and lets the live profiles settle.
+        async with Balanced([g for _, g, _ in fleet.routers().values()], slo) as client:
+            await open_loop(asked(given.warm_up), client.send)
+        await asyncio.sleep(10.0)
         if "chaos" in parts:
             seconds = seconds_of(faults, calm, stretch)
             err.print(f"{len(faults)} faults, {seconds:.0f} s")

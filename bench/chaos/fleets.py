@@ -13,7 +13,7 @@ from gesso_simulator.demo.fleet import Fleet
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 #: Small enough that latents are read from disk, too.
-CACHE_MEMORY, CACHE_DISK = "2Mi", "256Mi"
+CACHE_MEMORY, CACHE_DISK = "512Ki", "256Mi"
 _FAKE = "chaos.fake_worker"
 
 
@@ -41,11 +41,13 @@ class FakeWorkersFleet(Fleet):
         return self
 
 
-def write_service(target: Path, routers: int, slo_seconds: float, max_batch: int = 8) -> None:
+def write_service(
+    target: Path, routers: int, slo_seconds: float, policy: str = "QualityAware"
+) -> None:
     """The tiny service with so many routers, another SLO, and a cache that lies on disk mostly."""
     data = yaml.safe_load(SAMPLE.read_text())
     data["spec"]["slo"]["latencySeconds"] = slo_seconds
     data["spec"]["router"]["replicas"] = routers
-    data["spec"]["workers"]["maxBatch"] = max_batch
+    data["spec"]["scheduling"]["policy"] = policy
     data["spec"]["cache"] |= {"capacity": CACHE_MEMORY, "disk": {"size": CACHE_DISK}}
     target.write_text(yaml.safe_dump(data, sort_keys=False))

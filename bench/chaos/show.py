@@ -20,12 +20,12 @@ def disturbances(found: Mapping[str, Any], console: Console) -> None:
     table = Table(title="One fault after another, two routers")
     for column in (
         *("fault", "requests", "lost", "late", "refused", "retried", "worst 5 s", "back after s"),
-        "quality: before, during, after",
+        "quality before, during, after",
     ):
-        table.add_column(column, justify="left" if column == "fault" else "right", min_width=4)
+        table.add_column(column, justify="left" if column == "fault" else "right", min_width=5)
     for row in found["faults"].values():
         during = row["during"]
-        quality = " ".join(
+        quality = "\n".join(
             text(row[k]["predicted_quality"], ".3f") for k in ("before", "during", "after")
         )
         table.add_row(

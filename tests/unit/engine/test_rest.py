@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from engine_kit import Gate, Pipe, request, submit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gesso.profile import Profile
@@ -49,6 +49,7 @@ def idle(
     return measured
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.tuples(*[st.floats(0.001, 20.0)] * 3))
 def test_a_bounded_share_of_the_time(costs: tuple[float, float, float]) -> None:
     named = dict(zip(COSTS, costs, strict=True))

@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from gesso.api.security import TlsSpec
 from gesso.files import Stamp, stamp_of
 from gesso.tls_names import SERVER_NAME
 
@@ -63,6 +64,13 @@ class Tls:
         self._contexts: list[ssl.SSLContext] = []
         #: Counts changes that were taken up.
         self.version = 1
+
+    @classmethod
+    def wanted_by(cls, spec: TlsSpec | None, folder: Path) -> Tls:
+        """As `spec.security.tls` wants it, with the files of a folder. Raises TlsError."""
+        if spec is None:
+            return cls(folder)
+        return cls(folder, mutual=spec.mutual, server_name=spec.server_name)
 
     def refresh(self) -> int:
         """Takes up changed files, at most once a second; gives the version in force.

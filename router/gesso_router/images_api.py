@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from gesso.rpc.v1 import image_pb2
 from gesso_router import image_answer
 from gesso_router.access.http import caller_of, spend
+from gesso_router.body import bounded_body
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
 from gesso_router.http_errors import event_of
@@ -91,7 +92,7 @@ class ImagesApi:
         return Response(image.data, media_type=image.media_type, headers=headers)
 
     async def _generate(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await bounded_body(request, MAX_BODY_BYTES, "; prompt: 1 to 4096 bytes of UTF-8")
         asked, caller = parse(body, self._router, request_id(request)), caller_of(request)
         asked = replace(asked, jobs=tuple(caller.owns(j) for j in asked.jobs))
         key = request.headers.get(HEADER)
@@ -231,19 +232,6 @@ async def _events(
         for left in (task, getting):
             if left is not None:
                 left.cancel()
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestError(
-                Ending.INVALID,
-                "too_large",
-                f"body: more than {MAX_BODY_BYTES} bytes is not allowed; prompt: 1 to 4096 bytes of UTF-8",
-            )
-    return bytes(body)
 
 
 async def _unless_gone(request: Request, work: Awaitable[tuple[Made, ...]]) -> tuple[Made, ...]:

@@ -25,7 +25,6 @@ from grpc_reflection.v1alpha import reflection
 
 from gesso import logs, tracing
 from gesso.api import DiffusionService, load_service
-from gesso.api.security import TlsSpec
 from gesso.codebook import CodebookError
 from gesso.health import HealthPort
 from gesso.rpc.v1 import image_pb2, router_pb2, router_pb2_grpc
@@ -254,9 +253,8 @@ def _callers(flags: Flags) -> Callers:
 def _tls(flags: Flags, service: DiffusionService) -> Tls | None:
     if flags.tls_dir is None:
         return None
-    wanted = service.spec.security.tls or TlsSpec(directory=str(flags.tls_dir))
     try:
-        return Tls(flags.tls_dir, mutual=wanted.mutual, server_name=wanted.server_name)
+        return Tls.wanted_by(service.spec.security.tls, flags.tls_dir)
     except TlsError as error:
         raise StartError(f"--tls-dir: {error}") from None
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from gesso import logs, observing, tracing
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.quantity import parse_bytes
-from gesso.api.security import TlsSpec
 from gesso.logs import Form
 from gesso.tls import Tls, TlsError
 from gesso_worker.defaults import FETCH_DEADLINE_S
@@ -188,9 +187,8 @@ def load_tls(flags: Flags, service: DiffusionService) -> Tls | None:
     """TLS of the folder that the flags name, as the service wants it. Raises StartError."""
     if flags.tls_dir is None:
         return None
-    wanted = service.spec.security.tls or TlsSpec(directory=str(flags.tls_dir))
     try:
-        return Tls(flags.tls_dir, mutual=wanted.mutual, server_name=wanted.server_name)
+        return Tls.wanted_by(service.spec.security.tls, flags.tls_dir)
     except TlsError as error:
         raise StartError(f"--tls-dir: {error}") from None
 

@@ -223,7 +223,7 @@ class Runner:
             self._tools.log.error("no_tls", service=str(self.key), detail="--tls-dir is not given")
             return None
         try:
-            return Tls(folder, mutual=wanted.mutual, server_name=wanted.server_name)
+            return Tls.wanted_by(wanted, folder)
         except TlsError as error:
             self._tools.log.error("no_tls", service=str(self.key), detail=str(error))
             return None

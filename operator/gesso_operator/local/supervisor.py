@@ -137,7 +137,7 @@ def _tls(service: DiffusionService) -> Tls | None:
     if wanted.directory is None:
         raise UsageError("spec.security.tls.directory: is needed for a fleet on one machine")
     try:
-        return Tls(Path(wanted.directory), mutual=wanted.mutual, server_name=wanted.server_name)
+        return Tls.wanted_by(wanted, Path(wanted.directory))
     except TlsError as error:
         raise UsageError(f"spec.security.tls.directory: {error}") from None
 

@@ -20,9 +20,10 @@ from starlette.exceptions import HTTPException
 
 from gesso.rpc.v1 import image_pb2
 from gesso_router.access.http import caller_of, spend
+from gesso_router.body import bounded_body
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
-from gesso_router.errors import Ending, RequestError
+from gesso_router.errors import RequestError
 from gesso_router.request_ids import request_id
 from gesso_router.validation import FORMATS, HTTP_NAMES, Job, Raw, invalid, validate
 
@@ -120,7 +121,9 @@ def pages(watch: Watch) -> APIRouter:
         # A page of another origin cannot send this type without asking first, and is not answered.
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise HTTPException(415, "content-type: application/json is needed")
-        wish = wished(await _body(request), watch.router, request_id(request))
+        wish = wished(
+            await bounded_body(request, MAX_BODY_BYTES), watch.router, request_id(request)
+        )
         job = caller_of(request).owns(wish)
         spend(request, 1)
         headers = {**HEADERS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -235,16 +238,3 @@ def _shown(image: image_pb2.Image) -> dict[str, Any]:
 
 def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestError(
-                Ending.INVALID,
-                "too_large",
-                f"body: more than {MAX_BODY_BYTES} bytes is not allowed",
-            )
-    return bytes(body)

@@ -53,3 +53,20 @@ def taken(path: Path) -> int:
         except FileNotFoundError:
             continue
     return size
+
+
+def fill(shard: Shard, seeds: range, tenant: str = "t") -> list[str]:
+    """Ids of entries that are there, and on disk."""
+    ids = []
+    for seed in seeds:
+        entry = shard.insert(tenant, PRINT, vector(seed), latents(seed), origin=f"r{seed}")
+        assert entry is not None
+        ids.append(entry)
+        flush(shard)
+    return ids
+
+
+def reopened(shard: Shard, path: Path, **more: int) -> Shard:
+    """The shard that finds what another one left."""
+    shard.close(20)
+    return disk_shard(path, **more)

@@ -32,7 +32,7 @@ from gesso_router.pool import Pool, WorkerFailedError
 from gesso_router.prompts import Prompts
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Match, Option, QualityPredictor, stand_ins
+from gesso_router.routing.quality import Match, QualityPredictor, quality_at, stand_ins
 from gesso_router.routing.view import FleetView
 from gesso_router.run import (
     FULL,
@@ -359,7 +359,7 @@ class Router:
             now = self._clock()
             self._placer.ended(placement, now)
         self._placer.learn(run, placement, made, now)
-        quality = self._quality(run, placement.option, made.skipped_steps)
+        quality = quality_at(self.predictor, placement.option, made.skipped_steps, run.embedding)
         run.ticket.served(now, Served(made.skipped_steps, quality))
         # A worker that used another K than asked for may have begun with other latents.
         option = placement.option
@@ -419,17 +419,6 @@ class Router:
         if match is None or match.worker == worker:
             return ""
         return self.fleet.address(match.worker)
-
-    def _quality(self, run: Run, option: Option, used: int) -> float:
-        """Predicted quality at the K that the worker used, which may be below the one asked for."""
-        if option.model or used == option.skipped_steps:
-            return option.quality
-        if used == 0 or option.match is None:
-            return 1.0
-        match = option.match
-        curve = self.predictor.quality(match.similarity, run.embedding, match.embedding)
-        by_level = dict(zip(self.predictor.ladder, curve, strict=True))
-        return by_level.get(used, option.quality)
 
     def _tenant(self, job: Job) -> str:
         return job.tenant if self.service.spec.cache.isolation == "Tenant" else ""

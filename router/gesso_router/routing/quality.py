@@ -143,6 +143,19 @@ def stand_ins(
     return tuple(m for _, m in good[:MOST_STAND_INS])
 
 
+def quality_at(
+    predictor: QualityPredictor, option: Option, used: int, embedding: Vector | None
+) -> float:
+    """Predicted relative quality at the K that a worker used, which may be below the one of `option`."""
+    if option.model or used == option.skipped_steps:
+        return option.quality
+    if used == 0 or option.match is None:
+        return 1.0
+    match = option.match
+    curve = predictor.quality(match.similarity, embedding, match.embedding)
+    return dict(zip(predictor.ladder, curve, strict=True)).get(used, option.quality)
+
+
 def planning_curve(options: Sequence[Option], ladder: Sequence[int]) -> QualityCurve:
     """Best quality when at least K steps are to be skipped: what a planner of capacity may count on.
 

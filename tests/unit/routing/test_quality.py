@@ -16,6 +16,7 @@ from gesso_router.routing.quality import (
     Option,
     planning_curve,
     predicted_curve,
+    quality_at,
     serving_options,
     stand_ins,
 )
@@ -217,3 +218,16 @@ def test_stand_ins_hold_the_level_at_nearly_the_same_quality() -> None:
     assert [m.entry_id for m in stand_ins(predictor, option, matches)] == ["b", "e"]
     assert stand_ins(predictor, Option(0, 1.0), matches) == ()
     assert stand_ins(predictor, option, matches[:1]) == ()
+
+
+def test_what_a_worker_used_is_rated_by_that_k() -> None:
+    predictor = SimilarityPredictor(
+        (0, 5, 10), ((0.5, 0.5), (0.9, 0.9)), ((1.0, 0.6, 0.2), (1.0, 0.9, 0.7))
+    )
+    match = Match("a", "w0", 0.9, (5, 10))
+    option = Option(10, 0.71, match)
+    assert quality_at(predictor, option, 10, None) == 0.71
+    at = dict(zip(predictor.ladder, predictor.quality(0.9), strict=True))
+    assert at[5] > at[10]
+    assert quality_at(predictor, option, 5, None) == at[5]
+    assert quality_at(predictor, option, 0, None) == 1.0

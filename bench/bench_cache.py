@@ -156,7 +156,7 @@ def placement(real: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def tiny_prompts(count: int) -> np.ndarray:
     """Embeddings of the demo's prompts, sessions of other users than the codebook was trained on."""
-    from gesso_router.embedding import load_encoder
+    from gesso_router.text_tower import load_encoder
     from gesso_simulator.workloads.sessions import SessionMix, prompts
 
     stream = prompts(SessionMix(users=64), np.random.default_rng(41))

@@ -32,6 +32,7 @@ from rich.table import Table
 
 from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed
 
 SERVICE = """\
 apiVersion: gesso.dev/v1alpha1
@@ -134,11 +135,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def embedding_of(text: str) -> list[float]:
+def embedding_of(text: str) -> bytes:
     """A unit vector that only this text has: what matters here is that latents come and go."""
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     vector = rng.standard_normal(64)
-    return (vector / np.linalg.norm(vector)).tolist()
+    return packed(vector / np.linalg.norm(vector))
 
 
 async def one_request(
@@ -160,10 +161,12 @@ async def one_request(
     )
     owner = rng.choice(workers)
     try:
-        lookup = worker_pb2.LookupRequest(embedding=vector)
+        query = worker_pb2.LookupQuery(embedding=vector)
+        lookup = worker_pb2.LookupRequest(queries=[query])
         found = await owner.stub.Lookup(lookup, timeout=0.5)
-        if found.matches and found.matches[0].similarity > 0.9:
-            match = found.matches[0]
+        (answer,) = found.answers
+        if answer.matches and answer.matches[0].similarity > 0.9:
+            match = answer.matches[0]
             request.skipped_steps = rng.choice(match.held_levels)
             request.source.entry_id = match.entry_id
             request.source.worker, request.source.address = owner.name, owner.address

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import socket
 import statistics
 from pathlib import Path
 from typing import Any
 
-from bench_router import WORKERS, Part, measured
 from rich.console import Console
 from rich.table import Table
+from router_load.processes import built, machine, measured, part, workers
 
 OUT = Path(__file__).parent / "out"
 CLIENTS, SERVICE_S, IMAGE_BYTES, SLOTS = 128, 0.05, 100_000, 16
@@ -29,8 +27,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of all of them")
     given = parser.parse_args()
     console = Console(stderr=True)
-    workers = Part("workers", *map(str, (WORKERS, SERVICE_S, IMAGE_BYTES, SLOTS)))
-    collector = Part("collector")
+    built()
+    fake = workers(SERVICE_S, IMAGE_BYTES, SLOTS)
+    collector = part("collector")
     with socket.socket() as gone:
         gone.bind(("127.0.0.1", 0))
         cases: dict[str, tuple[str, ...]] = {
@@ -43,17 +42,14 @@ def main() -> None:
         for turn in range(given.rounds):
             for name, trace in cases.items():
                 console.print(f"round {turn + 1}: {name} ...")
-                addresses = workers.ports["addresses"]
-                router = Part("router", "QualityAware", *trace, *addresses, core=0)
-                before = router.cpu_seconds()
+                addresses = fake.ports["addresses"]
+                router = part("router", "QualityAware", *trace, *addresses, alone=True)
                 row, peak = measured(router, CLIENTS, 0.0, given.seconds)
-                served = row["requests"] * (given.seconds + 1.0) / given.seconds
-                row["cpu_ms"] = (router.cpu_seconds() - before) / max(1.0, served) * 1000
                 row["peak_mb"] = peak / 2**20
                 router.close()
                 found[name].append(row)
-    for part in (workers, collector):
-        part.close()
+    fake.close()
+    collector.close()
     means = {
         name: {k: statistics.median(r[k] for r in rows) for k in rows[0]}
         for name, rows in found.items()
@@ -69,11 +65,7 @@ def main() -> None:
         )
     console.print(table)
     report: dict[str, Any] = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-        },
+        "machine": machine(),
         "seconds": given.seconds,
         "rounds": given.rounds,
         "medians": means,

@@ -17,6 +17,7 @@ import numpy as np
 
 from cache_shard.figures import percentiles
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed
 from gesso_worker.cache.disk import DiskTier
 from gesso_worker.cache.folder import LatentFolder
 from gesso_worker.cache.peers import MESSAGE_BYTES, PeerError, Peers
@@ -121,6 +122,7 @@ async def _ids(address: str) -> list[str]:
         found = []
         for number in range(ENTRIES):
             embedding = np.eye(1, 384, number, dtype=np.float32)[0]
-            answer = await stub.Lookup(worker_pb2.LookupRequest(embedding=embedding), timeout=10)
-            found.append(answer.matches[0].entry_id)
+            query = worker_pb2.LookupQuery(embedding=packed(embedding))
+            answer = await stub.Lookup(worker_pb2.LookupRequest(queries=[query]), timeout=10)
+            found.append(answer.answers[0].matches[0].entry_id)
         return found

@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import Any
 
 import grpc.aio
-import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gesso.profile import Profile
 from gesso.rpc.v1 import image_pb2, worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed, unpacked
 
 STEPS = 50
 #: A batch of 4 serves 1.6 times what one by one does.
@@ -108,7 +108,7 @@ class BatchWorker(worker_pb2_grpc.WorkerServicer):
                 yield worker_pb2.WorkerEvent(progress=progress)
             self.served += 1
             if request.keep_latents and request.embedding:
-                vector = np.asarray(request.embedding, np.float32)
+                vector = unpacked(request.embedding)
                 self._entries.append((request.request_id, vector))
             yield worker_pb2.WorkerEvent(
                 image=worker_pb2.WorkerImage(
@@ -126,17 +126,20 @@ class BatchWorker(worker_pb2_grpc.WorkerServicer):
 
     async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The nearest of what it keeps."""
+        return worker_pb2.LookupResponse(answers=map(self._near, request.queries))
+
+    def _near(self, query: worker_pb2.LookupQuery) -> worker_pb2.Matches:
         if not self._entries:
-            return worker_pb2.LookupResponse()
-        wanted = np.asarray(request.embedding, np.float32)
+            return worker_pb2.Matches()
+        wanted = unpacked(query.embedding)
         near = max(self._entries, key=lambda e: float(e[1] @ wanted))
         match = worker_pb2.Match(
             entry_id=near[0],
             similarity=float(near[1] @ wanted),
             held_levels=[5, 10, 15, 20, 25],
-            embedding=near[1],
+            embedding=packed(near[1]),
         )
-        return worker_pb2.LookupResponse(matches=[match])
+        return worker_pb2.Matches(matches=[match])
 
     async def Assign(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See worker.proto."""

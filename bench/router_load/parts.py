@@ -1,4 +1,4 @@
-"""Workers of fixed service time, a bare forwarder, and the router, over real gRPC on loopback.
+"""A bare forwarder, a collector of traces, and the router, over real gRPC on loopback.
 
 Each runs as a process: prints its ports as a line of JSON, and serves until its stdin ends.
 """
@@ -6,14 +6,12 @@ Each runs as a process: prints its ports as a line of JSON, and serves until its
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import json
 import os
-import struct
 import sys
 import tempfile
-import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,13 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from gesso.placement import Codebook, Placement
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, worker_pb2, worker_pb2_grpc
 
+#: As those of workers.go.
 STEPS = 50
-#: Progress events of an image: a real worker tells a few, not every step.
-TOLD = 4
+DIMENSIONS = 512
+CENTROIDS, CELLS = 512, 128
 SIZE_LIMIT = (("grpc.max_receive_message_length", 64 * 2**20), ("grpc.so_reuseport", 0))
 SERVICE = f"""
 apiVersion: gesso.dev/v1alpha1
@@ -40,64 +40,6 @@ spec:
 """
 
 
-class Worker(worker_pb2_grpc.WorkerServicer):
-    """Takes `seconds` for each image, so many at once as it has slots, and says how long it really took."""
-
-    def __init__(self, name: str, seconds: float, image_bytes: int, slots: int) -> None:
-        self.slots = asyncio.Semaphore(slots)
-        self.name, self.seconds = name, seconds
-        self.padding = os.urandom(max(0, image_bytes - 8))
-        self.active: dict[str, None] = {}
-
-    async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """See worker.proto."""
-        began = time.perf_counter()
-        self.active[request.request_id] = None
-        try:
-            async with self.slots:
-                yield worker_pb2.WorkerEvent(started=image_pb2.Started(worker=self.name))
-                for told in range(1, TOLD + 1):
-                    await asyncio.sleep(self.seconds / TOLD)
-                    progress = image_pb2.Progress(step=told * STEPS // TOLD, steps=STEPS)
-                    yield worker_pb2.WorkerEvent(progress=progress)
-            took = time.perf_counter() - began
-            yield worker_pb2.WorkerEvent(
-                image=worker_pb2.WorkerImage(
-                    data=struct.pack("d", took) + self.padding,
-                    format=image_pb2.IMAGE_FORMAT_PNG,
-                    width=1024,
-                    height=1024,
-                )
-            )
-        finally:
-            self.active.pop(request.request_id, None)
-
-    async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """One entry that is not near enough to be of use."""
-        near = worker_pb2.Match(
-            entry_id=f"{self.name}-0",
-            similarity=0.4,
-            held_levels=[5, 10],
-            embedding=request.embedding,
-        )
-        return worker_pb2.LookupResponse(matches=[near])
-
-    async def Stats(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """See worker.proto."""
-        return worker_pb2.StatsResponse(
-            worker=self.name,
-            ready=True,
-            profile=worker_pb2.DeviceProfile(
-                device="fixed", steps=STEPS, step_seconds=[self.seconds / STEPS] * 64
-            ),
-            active=[
-                worker_pb2.RequestProgress(request_id=i, remaining_steps=STEPS // 2)
-                for i in self.active
-            ],
-            fingerprint="bench",
-        )
-
-
 class Forwarder(image_pb2_grpc.ImageServiceServicer):
     """What one would write without Gesso: each request to the next worker, each event back."""
 
@@ -109,7 +51,10 @@ class Forwarder(image_pb2_grpc.ImageServiceServicer):
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See image.proto."""
         asked = worker_pb2.WorkerGenerateRequest(
-            request_id=str(next(self.numbers)), prompt=request.prompt, seed=request.seed
+            request_id=str(next(self.numbers)),
+            prompt=request.prompt,
+            seed=request.seed,
+            progress_steps=STEPS // 2 if request.image_only else 0,
         )
         stub: Any = next(self.stubs)
         async for event in stub.Generate(asked, timeout=30):
@@ -117,6 +62,8 @@ class Forwarder(image_pb2_grpc.ImageServiceServicer):
             if kind == "image":
                 image = image_pb2.Image(data=event.image.data, format=event.image.format)
                 yield image_pb2.GenerateEvent(image=image)
+            elif request.image_only:
+                pass
             elif kind == "started":
                 yield image_pb2.GenerateEvent(started=event.started)
             else:
@@ -124,25 +71,25 @@ class Forwarder(image_pb2_grpc.ImageServiceServicer):
 
 
 class HashEmbedder:
-    """A unit vector by the prompt's hash: embedding is not what is measured."""
+    """One of many unit vectors, by the prompt's hash: embedding is not what is measured."""
+
+    def __init__(self) -> None:
+        rows = np.random.default_rng(1).standard_normal((4096, DIMENSIONS), np.float32)
+        self._rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     async def embed(self, prompt: str) -> Any:
         """Float32, shape (512,), length 1."""
-        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "little")
-        vector = np.random.default_rng(seed).standard_normal(512, np.float32)
-        return vector / np.linalg.norm(vector)
+        return self._rows[zlib.crc32(prompt.encode()) % len(self._rows)]
 
 
-async def workers(count: int, seconds: float, image_bytes: int, slots: int) -> None:
-    servers, addresses = [], []
-    for i in range(count):
-        server = grpc.aio.server(options=SIZE_LIMIT)
-        made = Worker(f"worker-{i}", seconds, image_bytes, slots)
-        worker_pb2_grpc.add_WorkerServicer_to_server(made, server)
-        addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-        await server.start()
-        servers.append(server)
-    await _until_told({"addresses": addresses})
+def placement(workers: int) -> Placement:
+    """Who of them answers for which embeddings: cells of random ones, as HashEmbedder makes them."""
+    centroids = np.random.default_rng(0).standard_normal((CENTROIDS, DIMENSIONS), np.float32)
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids = centroids.astype(np.float16).astype(np.float32)
+    cell_of = np.arange(CENTROIDS, dtype=np.int32) % CELLS
+    codebook = Codebook(centroids, cell_of, np.ones(CELLS))
+    return Placement.of(codebook, [f"worker-{i}" for i in range(workers)])
 
 
 async def forwarder(addresses: list[str]) -> None:
@@ -170,8 +117,10 @@ async def collector() -> None:
     await _until_told({"endpoint": f"http://127.0.0.1:{port}"})
 
 
-async def router(policy: str, addresses: list[str], trace: tuple[str, float] | None = None) -> None:
-    """`trace` is a collector, and the share of requests traced."""
+async def router(
+    policy: str, addresses: list[str], cells: bool, trace: tuple[str, float] | None = None
+) -> None:
+    """With `cells` it knows which shards to ask; `trace` is a collector, and the share of requests traced."""
     import gc
 
     from gesso import logs
@@ -189,6 +138,8 @@ async def router(policy: str, addresses: list[str], trace: tuple[str, float] | N
     logs.set_up("router", own=("gesso_router",))
     server = RouterServer(flags, service, load_predictor(service))
     server.router.embedder = HashEmbedder()
+    if cells:
+        server.pool.probes.learn(placement(len(addresses)).codebook)
     await server.listen()
     plan = router_pb2.ApplyPlanRequest(
         plan=router_pb2.Plan(revision=1),
@@ -221,16 +172,16 @@ async def _until_told(ports: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> None:
     match arguments:
-        case ["workers", count, seconds, image_bytes, slots]:
-            asyncio.run(workers(int(count), float(seconds), int(image_bytes), int(slots)))
         case ["forwarder", *addresses]:
             asyncio.run(forwarder(addresses))
         case ["collector"]:
             asyncio.run(collector())
         case ["router", policy, "--trace", endpoint, ratio, *addresses]:
-            asyncio.run(router(policy, addresses, (endpoint, float(ratio))))
+            asyncio.run(router(policy, addresses, True, (endpoint, float(ratio))))
+        case ["router", policy, "--all-shards", *addresses]:
+            asyncio.run(router(policy, addresses, False))
         case ["router", policy, *addresses]:
-            asyncio.run(router(policy, addresses))
+            asyncio.run(router(policy, addresses, True))
 
 
 if __name__ == "__main__":

@@ -89,10 +89,14 @@ class Placement:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @cached_property
-    def _owner_of_centroid(self) -> NDArray[np.int32]:
+    def _by_owner(self) -> tuple[F32, NDArray[np.int64], NDArray[np.int32]]:
+        """The centroids in the order of their owners, where each owner's begin, and the owners' numbers."""
         number = {name: i for i, name in enumerate(self.workers)}
         owners = np.array([number[o] for o in self.owners], dtype=np.int32)
-        return owners[self.codebook.cell_of]
+        owner_of = owners[self.codebook.cell_of]
+        order = np.argsort(owner_of, kind="stable")
+        there, starts = np.unique(owner_of[order], return_index=True)
+        return np.ascontiguousarray(self.codebook.centroids[order]), starts, there
 
     def nearest(self, embedding: F32, count: int) -> tuple[str, ...]:
         """The `count` workers that answer for what is nearest to an embedding (d,), the nearest first.
@@ -105,11 +109,10 @@ class Placement:
             )
         if not self.workers:
             return ()
-        products = self.codebook.centroids @ embedding
-        best = np.full(len(self.workers), -np.inf, dtype=np.float32)
-        np.maximum.at(best, self._owner_of_centroid, products)
+        centroids, starts, owners = self._by_owner
+        best = np.maximum.reduceat(centroids @ embedding, starts)
         order = np.argsort(-best, kind="stable")[:count]
-        return tuple(self.workers[i] for i in order if best[i] > -np.inf)
+        return tuple([self.workers[i] for i in owners[order].tolist()])
 
 
 def owners_of(weights: NDArray[np.float64], workers: Sequence[str]) -> tuple[str, ...]:

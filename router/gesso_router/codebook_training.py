@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gesso.codebook import from_bytes, to_bytes
 from gesso.placement import Codebook
-from gesso_router.embedding import EmbeddingLoadError, load_encoder
+from gesso_router.text_tower import EmbeddingLoadError, load_encoder
 
 F32 = NDArray[np.float32]
 

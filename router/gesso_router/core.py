@@ -339,15 +339,17 @@ class Router:
             if event.WhichOneof("event") == "started":
                 run.started_s = at
                 self.fleet.started(worker, flight, steps - event.started.skipped_steps, at)
-                await run.emit(
-                    messages.started(job.request_id, worker, event.started.skipped_steps)
-                )
+                if not job.image_only:
+                    await run.emit(
+                        messages.started(job.request_id, worker, event.started.skipped_steps)
+                    )
             else:
                 self.fleet.progressed(worker, flight, steps - event.progress.step, at)
-                await run.emit(messages.progress(job.request_id, event.progress))
+                if not job.image_only:
+                    await run.emit(messages.progress(job.request_id, event.progress))
 
         try:
-            if placement.choice is not None:
+            if placement.choice is not None and not job.image_only:
                 await run.emit(messages.queued(job.request_id, placement.choice.start_seconds))
             made = await self._pool.generate(
                 worker,
@@ -385,10 +387,9 @@ class Router:
     def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
         option, match = placement.option, placement.option.match
         others = stand_ins(self.predictor, option, run.matches, run.embedding)
-        embedding = [] if run.embedding is None else run.embedding.tolist()
         wanted = run.job.skipped_steps is None and not option.model
         run.kept = (
-            bool(embedding)
+            run.embedding is not None
             and wanted
             and keep_latents(
                 option.skipped_steps,
@@ -403,8 +404,9 @@ class Router:
             placement.flight.request_id,
             self._tenant(run.job),
             option,
+            self._placer.models.steps[option.model],
             self._address(match, placement.worker) or "",
-            embedding,
+            run.embedding,
             run.kept,
             [
                 (m, address)

@@ -181,6 +181,10 @@ class Fleet:
         """The shards of workers that can be reached, by name, as they last told."""
         return {n: w.report.cache for n, w in self._workers.items() if w.report is not None}
 
+    def barred(self, now_s: float) -> dict[str, bool]:
+        """Of each worker, whether it is left alone for what failed on it."""
+        return {n: w.breaker.open(now_s) for n, w in self._workers.items()}
+
     def in_flight(self, name: str) -> int:
         """This router's requests on a worker."""
         state = self._workers.get(name)

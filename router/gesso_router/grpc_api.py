@@ -169,6 +169,7 @@ def raw_of(request: image_pb2.GenerateRequest) -> Raw:
         min_quality=given("min_quality"),
         format=request.format,
         tenant=request.tenant,
+        image_only=request.image_only,
     )
 
 

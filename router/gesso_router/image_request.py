@@ -82,6 +82,7 @@ def parse(body: bytes, router: Router, request_id: str = "") -> ImageRequest:
         format=_format(_typed(given, "output_format", str, "png, jpeg or webp")),
         tenant=_typed(given, "safety_identifier", str, "a string") or user or "",
         skipped_steps=_typed(given, "skipped_steps", int, "a level of the ladder"),
+        image_only=not stream,
     )
     first = validate(raw, router.service, HTTP_NAMES)
     # Images of one request differ by their seeds; the last of them must be one, too.

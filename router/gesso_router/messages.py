@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gesso.rpc.v1 import image_pb2, worker_pb2
-from gesso_router.routing.quality import Match, Option
+from gesso.vectors import packed
+from gesso_router.routing.quality import Match, Option, Vector
 from gesso_router.validation import Job
 
 
@@ -104,14 +105,16 @@ def worker_request(
     request_id: str,
     tenant: str,
     option: Option,
+    steps: int,
     source_address: str,
-    embedding: Sequence[float],
+    embedding: Vector | None,
     keep_latents: bool,
     fallbacks: Sequence[tuple[Match, str]] = (),
 ) -> worker_pb2.WorkerGenerateRequest:
-    """A job as a worker gets it; `source_address` is empty where the latents lie on that worker.
+    """A job of so many steps as a worker gets it; `source_address` is empty if the latents lie on that worker.
 
-    `fallbacks` are other matches with their addresses likewise.
+    `fallbacks` are other matches with their addresses likewise. Where no client follows the progress, one word
+    of it half way tells the router how fast the worker is.
     """
     request = worker_pb2.WorkerGenerateRequest(
         request_id=request_id,
@@ -124,10 +127,11 @@ def worker_request(
         skipped_steps=option.skipped_steps,
         format=image_pb2.ImageFormat.Name(job.format),
         tenant=tenant,
-        embedding=embedding,
+        embedding=b"" if embedding is None else packed(embedding),
         keep_latents=keep_latents,
         model=option.model,
         preview_steps=job.preview_steps,
+        progress_steps=max(1, (steps - option.skipped_steps) // 2) if job.image_only else 0,
     )
     if option.match is not None:
         request.source.CopyFrom(latent_source(option.match, source_address))

@@ -39,9 +39,9 @@ class RouterCollector(Collector):
         yield counter("gesso_router_probed_shards", router.probed)
         yield from _images(self._tallies, router.service.spec.scheduling.policy)
         yield from _quality_errors(router.feedback.tallies)
-        yield from self._now()
+        yield from self._now(now)
 
-    def _now(self) -> Iterable[Metric]:
+    def _now(self, now: float) -> Iterable[Metric]:
         router, plan = self._router, self._router.plan
         view = router.view()
         yield gauge("gesso_router_workers_ready", len(view.workers))
@@ -59,6 +59,10 @@ class RouterCollector(Collector):
             for state, requests in (("active", worker.active), ("queued", worker.queued))
         }
         yield gauge("gesso_router_worker_requests", load)
+        barred = {
+            (worker,): float(is_barred) for worker, is_barred in router.fleet.barred(now).items()
+        }
+        yield gauge("gesso_router_worker_barred", barred)
         yield from _caches(router.fleet.caches())
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gesso.rpc.v1 import worker_pb2
 from gesso_router.fleet import Endpoint
-from gesso_router.routing.quality import Match
+from gesso_router.routing.quality import Match, Vector
 
 
 class WorkerFailedError(Exception):
@@ -49,7 +49,7 @@ class Pool(Protocol):
     async def lookup(
         self,
         tenant: str,
-        embedding: Sequence[float],
+        embedding: Vector,
         workers: Sequence[Endpoint],
         timeout_seconds: float,
     ) -> list[Match]:

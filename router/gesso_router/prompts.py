@@ -67,7 +67,7 @@ class Prompts:
             with self._tracing.span(LOOKUP):
                 run.matches = await self._pool.lookup(
                     tenant,
-                    run.embedding.tolist(),
+                    run.embedding,
                     self._fleet.reachable,
                     min(settings.lookup_longest, max(0.0, settings.lookup_share * left)),
                 )

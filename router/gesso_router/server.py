@@ -35,7 +35,7 @@ from gesso_router.console.pages import pages
 from gesso_router.console.watch import Watch
 from gesso_router.control import Control
 from gesso_router.core import Router
-from gesso_router.embedding import EmbeddingLoadError, TextEmbedder, load_encoder
+from gesso_router.embedding import TextEmbedder
 from gesso_router.flags import Address, Flags, StartError, parse_flags
 from gesso_router.fleet import Fleet
 from gesso_router.grpc_api import ImageService, RouterControl, add_image_service
@@ -49,6 +49,7 @@ from gesso_router.predictor import load_predictor
 from gesso_router.probes import find_codebook
 from gesso_router.routing.quality import QualityPredictor
 from gesso_router.settings import RouterSettings
+from gesso_router.text_tower import EmbeddingLoadError, load_encoder
 from gesso_router.workers import WorkerPool
 
 log = logging.getLogger("gesso_router.server")  # __name__ is __main__ here

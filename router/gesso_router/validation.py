@@ -37,6 +37,7 @@ class Raw:
     format: int = 0
     tenant: str = ""
     skipped_steps: int | None = None
+    image_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Job:
     skipped_steps: int | None = None
     #: Who pays for it, see `access`: requests of different owners share the queue fairly.
     owner: str = ""
+    #: Whether its client wants no events but the image.
+    image_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def validate(raw: Raw, service: DiffusionService, names: FieldNames = GRPC_NAMES
             "skipped_steps", raw.skipped_steps, f"one of {', '.join(map(str, service.ladder))}"
         )
     return Job(
+        image_only=raw.image_only,
         request_id=raw.request_id or uuid.uuid4().hex,
         prompt=raw.prompt,
         negative_prompt=raw.negative_prompt,

@@ -17,8 +17,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import numpy as np
-import numpy.typing as npt
 
 from gesso import logs
 from gesso.codebook import to_bytes
@@ -26,10 +24,12 @@ from gesso.profile import Profile
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso.tls import Tls, open_channel
 from gesso.tracing import OFF, Tracing, failed
+from gesso.vectors import packed, unpacked
 from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
+from gesso_router.lookups import Lookups
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
-from gesso_router.routing.quality import Match
+from gesso_router.routing.quality import Match, Vector
 from gesso_router.settings import RouterSettings
 from gesso_router.spans import LOOKUP_METHOD
 
@@ -60,6 +60,7 @@ _RETRYABLE = {
 class _Link:
     channel: grpc.aio.Channel
     stub: Any
+    lookups: Lookups
     tls_version: int = 0
     poller: asyncio.Task[None] | None = None
     calls: set[Any] = field(default_factory=set)
@@ -112,7 +113,8 @@ class WorkerPool:
         assert address is not None
         version = self._tls.refresh() if self._tls is not None else 0
         channel = open_channel(self._tls, address, _CHANNEL_OPTIONS)
-        link = _Link(channel, worker_pb2_grpc.WorkerStub(channel), version)
+        stub: Any = worker_pb2_grpc.WorkerStub(channel)
+        link = _Link(channel, stub, self._lookups(stub), version)
         self._links[name] = link
         link.poller = asyncio.create_task(self._poll(name, link), name=f"stats {name}")
 
@@ -127,24 +129,22 @@ class WorkerPool:
     async def lookup(
         self,
         tenant: str,
-        embedding: Sequence[float],
+        embedding: Vector,
         workers: Sequence[Endpoint],
         timeout_seconds: float,
     ) -> list[Match]:
         """See Pool."""
-        asked = self.probes.asked(np.asarray(embedding, np.float32), workers)
+        asked = self.probes.asked(embedding, workers)
         links = [(e, self._links[e.name]) for e in asked if e.name in self._links]
         if not links:
             return []
         self.probed += len(links)
         # Who is asked for others, too, tells as many of theirs.
         limit = self._settings.lookup_limit * (1 if len(asked) == len(workers) else 2)
-        request = worker_pb2.LookupRequest(tenant=tenant, embedding=embedding, limit=limit)
-        calls = [
-            asyncio.ensure_future(self._asked(endpoint, link, request, timeout_seconds))
-            for endpoint, link in links
-        ]
-        answers = await asyncio.gather(*calls)
+        query = worker_pb2.LookupQuery(tenant=tenant, embedding=packed(embedding), limit=limit)
+        answers = await asyncio.gather(
+            *(self._asked(endpoint, link, query, timeout_seconds) for endpoint, link in links)
+        )
         self.unanswered_lookups += answers.count(None)
         reachable = {e.name for e in workers}
         matches: dict[tuple[str, str], Match] = {}
@@ -164,23 +164,32 @@ class WorkerPool:
         self,
         endpoint: Endpoint,
         link: _Link,
-        request: worker_pb2.LookupRequest,
+        query: worker_pb2.LookupQuery,
         timeout_seconds: float,
-    ) -> worker_pb2.LookupResponse | None:
+    ) -> worker_pb2.Matches | None:
         with self._tracing.calling(LOOKUP_METHOD, endpoint.address) as span:
-            metadata = self._tracing.metadata()
-            try:
-                answer: worker_pb2.LookupResponse = await link.stub.Lookup(
-                    request, timeout=timeout_seconds, metadata=metadata
-                )
-            except grpc.aio.AioRpcError as error:
-                failed(span, error.code().name)
-                return None
-            if span.is_recording():
+            answer = await link.lookups.ask(query, timeout_seconds)
+            if answer is None:
+                failed(span, "no-answer")
+            elif span.is_recording():
                 span.set_attributes(
                     {"gesso.worker": endpoint.name, "gesso.matches": len(answer.matches)}
                 )
         return answer
+
+    def _lookups(self, stub: Any) -> Lookups:
+        async def call(
+            request: worker_pb2.LookupRequest, timeout_seconds: float
+        ) -> worker_pb2.LookupResponse | None:
+            try:
+                answer: worker_pb2.LookupResponse = await stub.Lookup(
+                    request, timeout=timeout_seconds, metadata=self._tracing.metadata()
+                )
+            except grpc.aio.AioRpcError:
+                return None
+            return answer
+
+        return Lookups(call)
 
     async def generate(
         self,
@@ -306,6 +315,7 @@ class WorkerPool:
         for task in (link.poller, link.placing):
             if task:
                 task.cancel()
+        link.lookups.close()
         # No longer than a request may take.
         seconds = 2 * 3600.0 if grace is None else grace
         task = asyncio.create_task(_close(link, seconds))
@@ -320,9 +330,9 @@ async def _close(link: _Link, grace: float) -> None:
     await link.channel.close(grace if link.calls else None)
 
 
-def _vector(numbers: Sequence[float]) -> npt.NDArray[np.float32] | None:
+def _vector(data: bytes) -> Vector | None:
     """An embedding from the wire; None where a worker does not tell it."""
-    return np.asarray(numbers, np.float32) if len(numbers) else None
+    return unpacked(data) if data else None
 
 
 async def _withdrawn(call: Any) -> int | None:

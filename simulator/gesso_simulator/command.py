@@ -203,7 +203,7 @@ def _embedder(service: DiffusionService | None) -> Embed:
 
     def embed(prompts: Sequence[str]) -> NDArray[np.float32]:
         # Torch takes seconds to import, and most runs do not embed.
-        from gesso_router.embedding import load_encoder
+        from gesso_router.text_tower import load_encoder
 
         encode = load_encoder(_embedding(service))
         batches = [prompts[i : i + 64] for i in range(0, len(prompts), 64)]

@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gesso.rpc.v1 import image_pb2, worker_pb2, worker_pb2_grpc
 from gesso.tls import Tls, add_port
+from gesso.vectors import packed, unpacked
 
 
 @dataclass
@@ -50,7 +51,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
     assigned_revision: int = 0
     failures: list[Failure] = field(default_factory=list)
     requests: list[worker_pb2.WorkerGenerateRequest] = field(default_factory=list)
-    lookups: list[worker_pb2.LookupRequest] = field(default_factory=list)
+    lookups: list[worker_pb2.LookupQuery] = field(default_factory=list)
     entries: OrderedDict[str, Entry] = field(default_factory=OrderedDict)
     cancelled: list[str] = field(default_factory=list)
     #: Cleared: every call hangs, as in a frozen process.
@@ -140,7 +141,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
             self._remaining.pop(request.request_id, None)
         if request.keep_latents and request.embedding:
             self.hold(
-                request.embedding,
+                unpacked(request.embedding),
                 tenant=request.tenant,
                 levels=tuple(k for k in self.ladder if k > skipped),
             )
@@ -166,22 +167,26 @@ class FakeWorker(worker_pb2_grpc.WorkerServicer):
     async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.thawed.wait()
         await self.may_look_up.wait()
-        self.lookups.append(request)
+        self.lookups += request.queries
+        return worker_pb2.LookupResponse(answers=map(self._near, request.queries))
+
+    def _near(self, request: worker_pb2.LookupQuery) -> worker_pb2.Matches:
+        wanted = unpacked(request.embedding).tolist()
         near = sorted(
             (
-                (sum(a * b for a, b in zip(e.embedding, request.embedding, strict=True)), e)
+                (sum(a * b for a, b in zip(e.embedding, wanted, strict=True)), e)
                 for e in self.entries.values()
                 if e.tenant == request.tenant
             ),
             key=lambda pair: -pair[0],
         )
-        return worker_pb2.LookupResponse(
+        return worker_pb2.Matches(
             matches=[
                 worker_pb2.Match(
                     entry_id=e.entry_id,
                     similarity=similarity,
                     held_levels=e.held_levels,
-                    embedding=e.embedding,
+                    embedding=packed(e.embedding),
                 )
                 for similarity, e in near[: request.limit or 1]
             ]

@@ -20,12 +20,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed
 
 PROMPT = "a large red star above a small blue ring"
 STEPS = 50
 LADDER = (0, 5, 10, 15, 20, 25)
 START_S = 90.0
-EMBEDDING = np.eye(1, 64, dtype=np.float32)[0]
+EMBEDDING = packed(np.eye(1, 64)[0])
 
 SERVICE = """\
 apiVersion: gesso.dev/v1alpha1

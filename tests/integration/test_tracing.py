@@ -17,11 +17,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
+from one_query import one_query, only_answer
 from otlp_collector import Collector, Span
 
 from gesso.api.local_state import StateDir
 from gesso.builtin import TINY_CLIP, TINY_SDXL, builtin_names
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed
 from gesso_operator.local.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
@@ -176,13 +178,13 @@ def test_a_fetch_from_another_worker_is_in_the_trace_of_both(fleet: Fleet) -> No
     channels = {name: grpc.insecure_channel(address) for name, address in workers.items()}
     stubs = {name: worker_pb2_grpc.WorkerStub(channel) for name, channel in channels.items()}
     # An entry of its own, wherever the router's went.
-    embedding = [1.0] + [0.0] * 63
+    embedding = packed([1.0] + [0.0] * 63)
     first = worker_pb2.WorkerGenerateRequest(
         request_id="left", prompt=PROMPT, seed=1, embedding=embedding, keep_latents=True
     )
     list(stubs["worker-0"].Generate(first, timeout=60))
-    asked = worker_pb2.LookupRequest(embedding=embedding, limit=1)
-    (match,) = stubs["worker-0"].Lookup(asked, timeout=10).matches
+    asked = one_query(embedding=embedding, limit=1)
+    (match,) = only_answer(stubs["worker-0"].Lookup(asked, timeout=10))
     second = worker_pb2.WorkerGenerateRequest(
         request_id="fetched",
         prompt=PROMPT,

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from one_query import one_query, only_answer
 from PIL import Image
 
 from gesso.builtin import builtin_path
@@ -116,11 +117,11 @@ def test_the_same_seed_gives_the_same_image_and_another_does_not(worker: Worker)
 def test_a_peer_resumes_from_the_owners_latents_bit_for_bit(fleet: tuple[Worker, Worker]) -> None:
     owner, peer = fleet
     whole = generate(owner, embedding=EMBEDDING, keep_latents=True, tenant="a")
-    lookup = worker_pb2.LookupRequest(tenant="a", embedding=EMBEDDING)
-    match = owner.stub.Lookup(lookup, timeout=5).matches[0]
+    lookup = one_query(tenant="a", embedding=EMBEDDING)
+    match = only_answer(owner.stub.Lookup(lookup, timeout=5))[0]
     assert tuple(match.held_levels) == LADDER[1:]
     assert match.similarity == pytest.approx(1)
-    assert list(match.embedding) == pytest.approx(EMBEDDING)
+    assert match.embedding == EMBEDDING
     source = worker_pb2.LatentSource(
         entry_id=match.entry_id, worker=owner.name, address=owner.address
     )
@@ -130,8 +131,8 @@ def test_a_peer_resumes_from_the_owners_latents_bit_for_bit(fleet: tuple[Worker,
         assert np.array_equal(pixels(resumed), pixels(whole))
     assert resumed.fetch_seconds < 1
     # Another tenant can neither see nor use it.
-    foreign = worker_pb2.LookupRequest(tenant="b", embedding=EMBEDDING)
-    assert not owner.stub.Lookup(foreign, timeout=5).matches
+    foreign = one_query(tenant="b", embedding=EMBEDDING)
+    assert not only_answer(owner.stub.Lookup(foreign, timeout=5))
     denied = generate(peer, skipped_steps=10, source=source, tenant="b")
     assert denied.skipped_steps == 0
     stats = owner.stats()
@@ -148,8 +149,8 @@ def test_a_source_that_is_gone_runs_in_full_and_says_so(worker: Worker) -> None:
 
 def test_requests_at_unlike_k_share_the_batch(worker: Worker) -> None:
     generate(worker, embedding=EMBEDDING, keep_latents=True)
-    lookup = worker_pb2.LookupRequest(embedding=EMBEDDING)
-    entry = worker.stub.Lookup(lookup, timeout=5).matches[0].entry_id
+    lookup = one_query(embedding=EMBEDDING)
+    entry = only_answer(worker.stub.Lookup(lookup, timeout=5))[0].entry_id
     source = worker_pb2.LatentSource(entry_id=entry, worker=worker.name)
     alone = {k: pixels(generate(worker, skipped_steps=k, source=source)) for k in LADDER[1:]}
     with ThreadPoolExecutor(8) as pool:

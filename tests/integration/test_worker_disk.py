@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_query import one_query, only_answer
 
 from gesso.rpc.v1 import worker_pb2
+from gesso.vectors import packed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
@@ -34,13 +36,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
         yield begin
 
 
-def embedding(i: int) -> np.ndarray:
-    return np.eye(1, 64, i, dtype=np.float32)[0]
+def embedding(i: int) -> bytes:
+    return packed(np.eye(1, 64, i)[0])
 
 
 def matches(worker: Worker, i: int) -> list[worker_pb2.Match]:
-    request = worker_pb2.LookupRequest(tenant="a", embedding=embedding(i))
-    found = worker.stub.Lookup(request, timeout=5).matches
+    request = one_query(tenant="a", embedding=embedding(i))
+    found = only_answer(worker.stub.Lookup(request, timeout=5))
     return [m for m in found if m.similarity > 0.99]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from one_query import one_query, only_answer
 
 from gesso.builtin import builtin_path
 from gesso.rpc.v1 import router_pb2, worker_pb2
@@ -75,8 +76,8 @@ def held(worker: Worker, model: str) -> worker_pb2.StatsResponse:
 
 
 def cached(worker: Worker) -> Any:
-    lookup = worker_pb2.LookupRequest(embedding=EMBEDDING)
-    return worker.stub.Lookup(lookup, timeout=5).matches
+    lookup = one_query(embedding=EMBEDDING)
+    return only_answer(worker.stub.Lookup(lookup, timeout=5))
 
 
 def test_a_worker_changes_its_model_and_back(fleet: tuple[Worker, Worker]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_query import one_query, only_answer
 from PIL import Image
 
 from gesso.rpc.v1 import worker_pb2
@@ -56,8 +57,8 @@ def test_latents_of_another_sampler_or_size_start_nothing(
     worker: Worker, changes: dict[str, object]
 ) -> None:
     generate(worker, embedding=EMBEDDING, keep_latents=True, tenant="t")
-    lookup = worker_pb2.LookupRequest(tenant="t", embedding=EMBEDDING)
-    entry = worker.stub.Lookup(lookup, timeout=5).matches[0].entry_id
+    lookup = one_query(tenant="t", embedding=EMBEDDING)
+    entry = only_answer(worker.stub.Lookup(lookup, timeout=5))[0].entry_id
     source = worker_pb2.LatentSource(entry_id=entry, worker=worker.name)
     asked = {"tenant": "t", "embedding": EMBEDDING, "source": source, "skipped_steps": 10}
     assert generate(worker, **asked).skipped_steps == 10

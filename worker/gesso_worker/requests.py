@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from gesso.codebook import CodebookError, from_bytes
 from gesso.placement import Placement
 from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso.vectors import unpacked
 from gesso_worker.cache.peers import PeerError, unpack
 from gesso_worker.cache.records import Portable, Post
 from gesso_worker.engine.images import ImageFormat
@@ -22,6 +24,7 @@ PROMPT_BYTES = 4096
 NAME_BYTES = 256
 LONGEST_EMBEDDING = 4096
 MOST_MATCHES = 64
+MOST_QUERIES = 64
 LARGEST_GUIDANCE = 50.0
 MOST_TARGETS = 64
 LONGEST_HAND_OVER_S = 600.0
@@ -311,17 +314,34 @@ def check_announce(
     return posts
 
 
-def check_lookup(request: worker_pb2.LookupRequest) -> tuple[str, NDArray[np.float32], int]:
-    """Tenant, embedding and limit. Raises BadRequestError."""
-    _check_length("tenant", request.tenant, NAME_BYTES)
-    if request.limit > MOST_MATCHES:
-        raise BadRequestError("limit", request.limit, f"at most {MOST_MATCHES}; 0 for 1")
-    return request.tenant, check_embedding(request.embedding), request.limit or 1
+class Query(NamedTuple):
+    """What a look-up asks for one prompt."""
+
+    tenant: str
+    embedding: NDArray[np.float32]
+    limit: int
 
 
-def check_embedding(values: object) -> NDArray[np.float32]:
+def check_lookup(request: worker_pb2.LookupRequest) -> list[Query]:
+    """The queries. Raises BadRequestError."""
+    if not 1 <= len(request.queries) <= MOST_QUERIES:
+        raise BadRequestError("queries", len(request.queries), f"1 to {MOST_QUERIES}")
+    queries = []
+    for i, query in enumerate(request.queries):
+        _check_length(f"queries[{i}].tenant", query.tenant, NAME_BYTES)
+        if query.limit > MOST_MATCHES:
+            allowed = f"at most {MOST_MATCHES}; 0 for 1"
+            raise BadRequestError(f"queries[{i}].limit", query.limit, allowed)
+        queries.append(Query(query.tenant, check_embedding(query.embedding), query.limit or 1))
+    return queries
+
+
+def check_embedding(data: bytes) -> NDArray[np.float32]:
     """A prompt's embedding (D,), of unit length. Raises BadRequestError."""
-    embedding = np.array(values, dtype=np.float32)
+    try:
+        embedding = unpacked(data)
+    except ValueError:
+        raise BadRequestError("embedding", f"{len(data)} bytes", "4 for each number") from None
     if not 1 <= embedding.size <= LONGEST_EMBEDDING:
         allowed = f"1 to {LONGEST_EMBEDDING} numbers"
         raise BadRequestError("embedding", f"{embedding.size} numbers", allowed)

@@ -13,6 +13,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso.tracing import OFF, Tracing, carrier_of, failed, rpc
+from gesso.vectors import packed
 from gesso_worker.cache.announcer import Announcer
 from gesso_worker.cache.fetching import fetch
 from gesso_worker.cache.handover import hand_over
@@ -20,6 +21,7 @@ from gesso_worker.cache.peers import pack
 from gesso_worker.cache.records import Match
 from gesso_worker.requests import (
     BadRequestError,
+    Query,
     check_announce,
     check_entries,
     check_hand_over,
@@ -30,6 +32,16 @@ from gesso_worker.requests import (
 from gesso_worker.serving import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _told(match: Match) -> worker_pb2.Match:
+    return worker_pb2.Match(
+        entry_id=match.entry_id,
+        similarity=match.similarity,
+        held_levels=match.held_levels,
+        embedding=packed(match.embedding),
+        worker=match.worker,
+    )
 
 
 async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
@@ -71,28 +83,21 @@ class ShardServicer(worker_pb2_grpc.WorkerServicer):
     ) -> worker_pb2.LookupResponse:
         store = await self._opened(context)
 
-        def find() -> list[Match]:
-            asked = (tenant, store.fingerprint, embedding, limit)
+        def find(query: Query) -> worker_pb2.Matches:
+            asked = (query.tenant, store.fingerprint, query.embedding, query.limit)
             found = [*store.shard.lookup(*asked), *store.signposts.lookup(*asked)]
-            return sorted(found, key=lambda m: -m.similarity)[:limit]
+            found.sort(key=lambda m: -m.similarity)
+            return worker_pb2.Matches(matches=map(_told, found[: query.limit]))
+
+        def find_all() -> list[worker_pb2.Matches]:
+            return [find(query) for query in queries]
 
         try:
-            tenant, embedding, limit = check_lookup(request)
-            matches = await asyncio.get_running_loop().run_in_executor(self._searches, find)
+            queries = check_lookup(request)
+            answers = await asyncio.get_running_loop().run_in_executor(self._searches, find_all)
         except ValueError as error:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return worker_pb2.LookupResponse(
-            matches=[
-                worker_pb2.Match(
-                    entry_id=m.entry_id,
-                    similarity=m.similarity,
-                    held_levels=m.held_levels,
-                    embedding=m.embedding.tolist(),
-                    worker=m.worker,
-                )
-                for m in matches
-            ]
-        )
+        return worker_pb2.LookupResponse(answers=answers)
 
     async def FetchLatents(  # noqa: N802
         self, request: worker_pb2.FetchLatentsRequest, context: Context

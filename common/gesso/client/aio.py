@@ -54,7 +54,8 @@ class AsyncClient:
         asked = Wish(wish, **fields) if isinstance(wish, str) else wish
         reader = Reader(on_progress)
         metadata = metadata_of(self._api_key, idempotency_key)
-        call = self._stub.Generate(asked.as_message(), timeout=timeout_seconds, metadata=metadata)
+        message = asked.as_message(image_only=on_progress is None)
+        call = self._stub.Generate(message, timeout=timeout_seconds, metadata=metadata)
         try:
             async for event in call:
                 reader.take(event)

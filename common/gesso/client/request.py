@@ -33,11 +33,12 @@ class Wish:
     width: int = 0
     height: int = 0
 
-    def as_message(self) -> image_pb2.GenerateRequest:
-        """As it goes over the wire. Raises ValueError on what cannot."""
+    def as_message(self, image_only: bool = False) -> image_pb2.GenerateRequest:
+        """As it goes over the wire, with `image_only` without progress. Raises ValueError on what cannot."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "format"}
         return image_pb2.GenerateRequest(
             format=f"IMAGE_FORMAT_{self.format.upper()}",
+            image_only=image_only,
             **{k: v for k, v in given.items() if v is not None},
         )
 

@@ -55,7 +55,9 @@ class Client:
         metadata = metadata_of(self._api_key, idempotency_key)
         try:
             events = self._stub.Generate(
-                asked.as_message(), timeout=timeout_seconds, metadata=metadata
+                asked.as_message(image_only=on_progress is None),
+                timeout=timeout_seconds,
+                metadata=metadata,
             )
             for event in events:
                 reader.take(event)

@@ -106,6 +106,8 @@ ROUTER = _part(
     ("min_relative_quality", "gauge", "The floor for predicted relative quality, by the service's spec.", ()),
     ("estimate_margin", "gauge", "Actual over estimated latency, 95th percentile.", ()),
     ("worker_requests", "gauge", "Requests on a worker.", ("worker", "state")),
+    ("worker_barred", "gauge", "1 while a worker is left alone, since requests on it failed again and again.",
+     ("worker",)),
 )  # fmt: skip
 
 WORKER = _part(

@@ -22,6 +22,8 @@ ANNOTATION_SPEC = f"{GROUP}/spec-hash"
 
 ROUTER, WORKER = "router", "worker"
 GRPC_PORT, HTTP_PORT, WORKER_PORT = 7001, 7080, 7101
+#: Of workers; routers tell theirs where clients are served.
+METRICS_PORT = 7102
 #: Where a guarded service has them: what controls a router apart from its clients, and health in clear.
 CONTROL_PORT, HEALTH_PORT = 7002, 7009
 

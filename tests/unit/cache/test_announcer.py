@@ -7,11 +7,13 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
+from one_query import one_query, only_answer
 from shard_fleet import PRINT, FleetOfShards, Member, fleet_of, latents, unit, until
 
 from gesso.codebook import to_bytes
 from gesso.placement import COPIES, Placement
 from gesso.rpc.v1 import worker_pb2
+from gesso.vectors import packed, unpacked
 from gesso_worker.cache import announcer
 from gesso_worker.cache.policy import entry_bytes
 from gesso_worker.cache.records import Post
@@ -40,8 +42,8 @@ def fill(fleet: FleetOfShards, count: int, seed: int = 0) -> dict[str, tuple[str
 
 
 async def ask(member: Member, row: np.ndarray, limit: int = 1, tenant: str = "t") -> list:
-    request = worker_pb2.LookupRequest(tenant=tenant, embedding=row, limit=limit)
-    return list((await member.stub.Lookup(request, timeout=5)).matches)
+    request = one_query(tenant=tenant, embedding=packed(row), limit=limit)
+    return list(only_answer(await member.stub.Lookup(request, timeout=5)))
 
 
 def known_to(fleet: FleetOfShards) -> dict[str, set[str]]:
@@ -79,7 +81,7 @@ async def test_the_owners_of_its_cells_find_an_entry_wherever_it_lies() -> None:
                 assert match.entry_id == entry
                 assert match.worker == ("" if name == holder else holder)
                 assert list(match.held_levels) == [5, 10]
-                assert np.allclose(match.embedding, row)
+                assert np.allclose(unpacked(match.embedding), row)
 
 
 async def test_what_is_evicted_or_gains_levels_is_told() -> None:
@@ -205,15 +207,15 @@ async def test_bad_placements_and_announcements_are_refused() -> None:
             found = await refused(one.stub.Place(worker_pb2.PlaceRequest(**request), timeout=5))
             assert found[0].name == code
             assert message in found[1]
-        post = {"tenant": "t", "entry_id": "e", "embedding": unit(1)[0], "held_levels": [5]}
+        post = {"tenant": "t", "entry_id": "e", "embedding": packed(unit(1)[0]), "held_levels": [5]}
         for change, changed_post, code, message in (
             ({"fingerprint": "other"}, {}, "FAILED_PRECONDITION", "fingerprint: 'other'"),
             ({"placement": "other"}, {}, "FAILED_PRECONDITION", "placement: 'other'"),
             ({"worker": "stranger"}, {}, "INVALID_ARGUMENT", "worker: 'stranger'"),
             ({}, {"held_levels": [7]}, "INVALID_ARGUMENT", "skipped_steps: 7"),
             ({}, {"held_levels": [0]}, "INVALID_ARGUMENT", "levels above 0"),
-            ({}, {"embedding": [1.0]}, "INVALID_ARGUMENT", "16, as the codebook has it"),
-            ({}, {"embedding": [9.0] * 16}, "INVALID_ARGUMENT", "unit length"),
+            ({}, {"embedding": packed([1.0])}, "INVALID_ARGUMENT", "16, as the codebook has it"),
+            ({}, {"embedding": packed([9.0] * 16)}, "INVALID_ARGUMENT", "unit length"),
             ({}, {"entry_id": ""}, "INVALID_ARGUMENT", "signposts[0].entry_id"),
             ({}, {"tenant": "x" * 300}, "INVALID_ARGUMENT", "signposts[0].tenant"),
         ):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed
 from gesso_worker.cache.handover import BATCH_ENTRIES, deal, hand_over
 from gesso_worker.cache.peers import Peers
 from gesso_worker.cache.shard import Portable, Shard
@@ -182,7 +183,7 @@ async def test_a_hand_over_keeps_its_time(workers: Workers) -> None:
 def entry(**changes: Any) -> worker_pb2.CacheEntry:
     level = {"skipped_steps": 5, "shape": SHAPE, "dtype": "float32", "data": bytes(64)}
     level.update({k: v for k, v in changes.items() if k in level})
-    fields = {"embedding": embedding(0).tolist(), "levels": [worker_pb2.HeldLevel(**level)]}
+    fields = {"embedding": packed(embedding(0)), "levels": [worker_pb2.HeldLevel(**level)]}
     fields.update({k: v for k, v in changes.items() if k not in level})
     return worker_pb2.CacheEntry(**fields)
 
@@ -197,7 +198,7 @@ def entry(**changes: Any) -> worker_pb2.CacheEntry:
         (PRINT, entry(shape=(1, 4, 2, 3)), "INVALID_ARGUMENT", "64 bytes do not make"),
         (PRINT, entry(shape=(1, 16, 1, 1)), "INVALID_ARGUMENT", "latents of shape (1, 4, 2, 2)"),
         (PRINT, entry(data=b"\xff" * 64), "INVALID_ARGUMENT", "or not finite"),
-        (PRINT, entry(embedding=[0.5]), "INVALID_ARGUMENT", "embedding: length 0.5"),
+        (PRINT, entry(embedding=packed([0.5])), "INVALID_ARGUMENT", "embedding: length 0.5"),
     ],
 )
 async def test_what_cannot_be_used_is_refused(

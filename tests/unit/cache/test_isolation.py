@@ -5,9 +5,11 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
+from one_query import one_query, only_answer
 from shard_fleet import LADDER, PRINT, SHAPE, fleet_of, latents, unit
 
 from gesso.rpc.v1 import worker_pb2
+from gesso.vectors import packed
 from gesso_worker.cache import announcer
 from gesso_worker.requests import Limits, check_generate
 from gesso_worker.starts import StartFinder
@@ -33,8 +35,8 @@ async def test_no_call_tells_a_tenant_of_anothers_entries() -> None:
         for member in fleet.members.values():
             for tenant in READERS:
                 for limit in (1, 64):
-                    request = worker_pb2.LookupRequest(tenant=tenant, embedding=ROW, limit=limit)
-                    assert not (await member.stub.Lookup(request, timeout=5)).matches
+                    request = one_query(tenant=tenant, embedding=packed(ROW), limit=limit)
+                    assert not only_answer(await member.stub.Lookup(request, timeout=5))
                 with pytest.raises(grpc.aio.AioRpcError) as error:
                     await member.stub.FetchLatents(
                         worker_pb2.FetchLatentsRequest(
@@ -64,7 +66,7 @@ async def test_a_run_starts_from_its_own_tenants_latents_only() -> None:
                         entry_id=entry, worker=holder.name, address=address
                     ),
                     tenant=tenant,
-                    embedding=ROW,
+                    embedding=packed(ROW),
                 )
                 spec = check_generate(request, Limits(64, 64, 2.0, LADDER))
                 assert (await finder.find(spec, PRINT, 10)).skipped_steps == found
@@ -83,7 +85,7 @@ async def test_an_entry_that_is_brought_overwrites_nothing_of_another_tenant() -
         )
         request = worker_pb2.StoreEntriesRequest(
             fingerprint=PRINT,
-            entries=[worker_pb2.CacheEntry(tenant="other", embedding=ROW, levels=[level])],
+            entries=[worker_pb2.CacheEntry(tenant="other", embedding=packed(ROW), levels=[level])],
         )
         assert (await holder.stub.StoreEntries(request, timeout=5)).stored == [True]
         (match,) = holder.shard.lookup("victim", PRINT, ROW, 8)
@@ -121,8 +123,8 @@ async def test_what_was_withdrawn_is_served_by_nobody() -> None:
         assert holder.shard.fetch("t", str(entry), 10) is None
         await fleet.settled()
         for member in fleet.members.values():
-            lookup = worker_pb2.LookupRequest(tenant="t", embedding=ROW, limit=8)
-            assert not (await member.stub.Lookup(lookup, timeout=5)).matches
+            lookup = one_query(tenant="t", embedding=packed(ROW), limit=8)
+            assert not only_answer(await member.stub.Lookup(lookup, timeout=5))
         assert holder.shard.insert("t", PRINT, ROW, latents(1.0), origin="r1.ab") is None
         assert holder.shard.insert("t", PRINT, ROW, latents(1.0), origin="r2.ab") is not None
 

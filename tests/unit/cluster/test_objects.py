@@ -177,7 +177,16 @@ def test_a_cache_on_disk_is_a_volume_with_room_for_it():
 def test_what_is_optional_is_there_when_asked_for(policy):
     found = objects(Defaults("r", "w", monitors=True), networkPolicy=policy)
     assert (("NetworkPolicy", "tiny-worker") in found) == policy
+    (template,) = [p for p in pods(found) if "gesso_worker.server" in str(p)]
+    (container,) = template["spec"]["containers"]
+    (endpoint,) = found["PodMonitor", "tiny-worker"]["spec"]["podMetricsEndpoints"]
+    (port,) = [p for p in container["ports"] if p["name"] == endpoint["port"]]
+    assert flag(container, "--metrics") == f"0.0.0.0:{port['containerPort']}"
     assert ("PodMonitor", "tiny-router") in found
+    if policy:
+        let_in = found["NetworkPolicy", "tiny-worker"]["spec"]["ingress"]
+        everybody = [rule["ports"][0]["port"] for rule in let_in if "from" not in rule]
+        assert everybody == [port["containerPort"]]
     gone = unwanted(Owned(service(networkPolicy=policy), "ns", "uid"))
     assert ("tiny-worker" in [name for _, _, name in gone]) != policy
 

@@ -149,7 +149,7 @@ def test_parts_that_do_not_fit_are_refused(change: dict, named: str) -> None:
 
 
 def test_the_tiny_models_codebook_finds_the_nearest_of_eight_shards_by_two_probes() -> None:
-    from gesso_router.embedding import load_encoder
+    from gesso_router.text_tower import load_encoder
     from gesso_worker.models.tiny.captions import caption
     from gesso_worker.models.tiny.scenes import mutate, sample_scene
 

@@ -207,6 +207,8 @@ def test_a_full_batch_is_no_drift() -> None:
 def test_a_worker_that_keeps_failing_is_left_alone_unless_it_is_the_last() -> None:
     made = fleet("a", "b")
     assert [made.failed("a", 10.0) for _ in range(3)] == [False, False, True]
+    assert made.barred(10.5) == {"a": True, "b": False}
+    assert made.barred(60.0) == {"a": False, "b": False}
     assert made.usable == made.holding("") == ["b"]
     assert [v.name for v in made.views(10.0)] == ["b"]
     made.reported("a", READY, 10.5)

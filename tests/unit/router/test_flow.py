@@ -11,6 +11,7 @@ from router_kit import LADDER, Clock, Events, ScriptedPool, failing, job, router
 
 from gesso.plan import Plan
 from gesso.rpc.v1 import worker_pb2
+from gesso.vectors import unpacked
 from gesso_router.errors import Ending, RequestError
 
 # Of which an idle fleet is charged a tenth.
@@ -33,7 +34,7 @@ async def test_a_hit_resumes_where_the_latents_lie() -> None:
     worker, request = pool.sent[0]
     assert (worker, request.skipped_steps, request.source.entry_id) == ("b", 25, "e1")
     assert (request.source.worker, request.source.address) == ("b", "")
-    assert list(request.embedding) == [1.0, 0.0]
+    assert unpacked(request.embedding).tolist() == [1.0, 0.0]
     assert (request.tenant, pool.lookups) == ("t1", ["t1"])
     assert not request.keep_latents
     assert (image.skipped_steps, image.similarity, image.seed) == (25, 0.97, 5)

@@ -120,5 +120,6 @@ async def test_metrics_have_the_routers_prefix_and_no_prompts(client: httpx.Asyn
     assert all(n.startswith("gesso_router_") for n in names)
     assert 'gesso_router_requests_total{outcome="served_in_slo"} 1.0' in text
     assert 'gesso_router_worker_requests{state="active",worker="a"} 0.0' in text
+    assert 'gesso_router_worker_barred{worker="a"} 0.0' in text
     assert "star" not in text
     assert "somebody" not in text

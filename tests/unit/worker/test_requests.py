@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from one_query import one_query
 
 from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso.vectors import packed
 from gesso_worker.requests import (
     BadRequestError,
     Limits,
@@ -51,7 +53,7 @@ def test_what_is_given_is_taken() -> None:
             source=source,
             format=image_pb2.IMAGE_FORMAT_WEBP,
             tenant="t",
-            embedding=[0.6, 0.8],
+            embedding=packed([0.6, 0.8]),
             keep_latents=True,
             negative_prompt="blurry",
             seed=2**64 - 1,
@@ -93,8 +95,12 @@ def test_what_is_given_is_taken() -> None:
         pytest.param({"skipped_steps": 7}, "skipped_steps: 7", "0, 5, 10", id="level"),
         pytest.param({"skipped_steps": 5}, "source: none", "entry", id="no source"),
         pytest.param({"format": 9}, "format: 9", "PNG, JPEG or WEBP", id="format"),
-        pytest.param({"embedding": [1.0, 1.0]}, "embedding: length 1.414", "unit", id="length"),
-        pytest.param({"embedding": [float("nan")]}, "embedding: length nan", "unit", id="nan"),
+        pytest.param(
+            {"embedding": packed([1.0, 1.0])}, "embedding: length 1.414", "unit", id="length"
+        ),
+        pytest.param(
+            {"embedding": packed([float("nan")])}, "embedding: length nan", "unit", id="nan"
+        ),
         pytest.param({"tenant": "t" * 300}, "tenant: 300 bytes", "256", id="tenant"),
         pytest.param({"request_id": "r" * 300}, "request_id: 300 bytes", "256", id="id"),
     ],
@@ -109,11 +115,21 @@ def test_a_bad_request_is_refused(changes: dict[str, object], field: str, allowe
 
 
 def test_a_lookup_needs_an_embedding_and_a_bounded_limit() -> None:
-    assert check_lookup(worker_pb2.LookupRequest(embedding=[1.0]))[2] == 1
+    (query,) = check_lookup(one_query(tenant="t", embedding=packed([1.0])))
+    assert (query.tenant, query.embedding, query.limit) == ("t", [1.0], 1)
     with pytest.raises(BadRequestError, match="embedding: 0 numbers"):
-        check_lookup(worker_pb2.LookupRequest())
-    with pytest.raises(BadRequestError, match="limit: 100000 is not allowed: at most 64"):
-        check_lookup(worker_pb2.LookupRequest(embedding=[1.0], limit=100_000))
+        check_lookup(one_query())
+    with pytest.raises(
+        BadRequestError, match=r"queries\[0\].limit: 100000 is not allowed: at most 64"
+    ):
+        check_lookup(one_query(embedding=packed([1.0]), limit=100_000))
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_lookup_has_queries_and_not_too_many(count: int) -> None:
+    query = worker_pb2.LookupQuery(embedding=packed([1.0]))
+    with pytest.raises(BadRequestError, match=f"queries: {count} is not allowed: 1 to 64"):
+        check_lookup(worker_pb2.LookupRequest(queries=[query] * count))
 
 
 def test_levels_are_those_of_the_ladder() -> None:
@@ -124,7 +140,12 @@ def test_levels_are_those_of_the_ladder() -> None:
 
 def test_an_enormous_embedding_is_refused() -> None:
     with pytest.raises(BadRequestError, match="5000 numbers"):
-        check_embedding(np.zeros(5000))
+        check_embedding(packed(np.zeros(5000)))
+
+
+def test_an_embedding_is_made_of_whole_numbers() -> None:
+    with pytest.raises(BadRequestError, match="embedding: 5 bytes is not allowed: 4 for each"):
+        check_embedding(b"12345")
 
 
 def test_a_model_with_guidance_of_its_own_keeps_it() -> None:

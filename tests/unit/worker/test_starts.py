@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
+from gesso.vectors import packed
 from gesso_worker.cache.peers import PeerError, Peers, pack, unpack
 from gesso_worker.cache.shard import HeldLatents, Shard
 from gesso_worker.requests import Limits, Source, check_generate
@@ -75,7 +76,7 @@ def spec(source: Source | None, skipped: int = 10) -> Any:
         else None
     )
     request = worker_pb2.WorkerGenerateRequest(
-        prompt="p", skipped_steps=skipped, source=message, tenant="t", embedding=EMBEDDING
+        prompt="p", skipped_steps=skipped, source=message, tenant="t", embedding=packed(EMBEDDING)
     )
     return check_generate(request, LIMITS)
 

@@ -13,6 +13,7 @@ import numpy as np
 from gesso.rpc.v1 import worker_pb2, worker_pb2_grpc
 from gesso.tls import Tls, open_channel
 from gesso.tracing import OFF, Tracing
+from gesso.vectors import packed
 from gesso_worker.cache.latent_file import Latents
 from gesso_worker.cache.records import HeldLatents, Portable, Post
 
@@ -175,7 +176,7 @@ def pack_entry(entry: Portable) -> worker_pb2.CacheEntry:
     """An entry as it travels."""
     return worker_pb2.CacheEntry(
         tenant=entry.tenant,
-        embedding=entry.embedding.tolist(),
+        embedding=packed(entry.embedding),
         levels=[
             worker_pb2.HeldLevel(
                 skipped_steps=level,
@@ -197,7 +198,7 @@ def pack_post(entry_id: str, post: Post | None) -> worker_pb2.Signpost:
     return worker_pb2.Signpost(
         tenant=post.tenant,
         entry_id=entry_id,
-        embedding=post.embedding.tolist(),
+        embedding=packed(post.embedding),
         held_levels=post.held_levels,
     )
 

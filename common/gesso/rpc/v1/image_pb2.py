@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gesso/rpc/v1/image.proto\x12\x08gesso.v1\"\xc4\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0bslo_seconds\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bmin_quality\x18\t \x01(\x01H\x03\x88\x01\x01\x12%\n\x06\x66ormat\x18\n \x01(\x0e\x32\x15.gesso.v1.ImageFormat\x12\x0e\n\x06tenant\x18\x0b \x01(\tB\x07\n\x05_seedB\x11\n\x0f_guidance_scaleB\x0e\n\x0c_slo_secondsB\x0e\n\x0c_min_quality\"(\n\x06Queued\x12\x1e\n\x16predicted_wait_seconds\x18\x01 \x01(\x01\"0\n\x07Started\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x15\n\rskipped_steps\x18\x02 \x01(\r\"8\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0f\n\x07preview\x18\x03 \x01(\x0c\"\x91\x02\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12%\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x15.gesso.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x15\n\rskipped_steps\x18\x06 \x01(\r\x12\x12\n\nsimilarity\x18\x07 \x01(\x01\x12\x19\n\x11predicted_quality\x18\x08 \x01(\x01\x12\x0e\n\x06worker\x18\t \x01(\t\x12\x15\n\rqueue_seconds\x18\n \x01(\x01\x12\x18\n\x10generate_seconds\x18\x0b \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\r\x12\r\n\x05model\x18\r \x01(\t\"\xc0\x01\n\rGenerateEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x06queued\x18\x02 \x01(\x0b\x32\x10.gesso.v1.QueuedH\x00\x12$\n\x07started\x18\x03 \x01(\x0b\x32\x11.gesso.v1.StartedH\x00\x12&\n\x08progress\x18\x04 \x01(\x0b\x32\x12.gesso.v1.ProgressH\x00\x12 \n\x05image\x18\x05 \x01(\x0b\x32\x0f.gesso.v1.ImageH\x00\x42\x07\n\x05\x65vent*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x32P\n\x0cImageService\x12@\n\x08Generate\x12\x19.gesso.v1.GenerateRequest\x1a\x17.gesso.v1.GenerateEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gesso/rpc/v1/image.proto\x12\x08gesso.v1\"\xd8\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0bslo_seconds\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bmin_quality\x18\t \x01(\x01H\x03\x88\x01\x01\x12%\n\x06\x66ormat\x18\n \x01(\x0e\x32\x15.gesso.v1.ImageFormat\x12\x0e\n\x06tenant\x18\x0b \x01(\t\x12\x12\n\nimage_only\x18\x0c \x01(\x08\x42\x07\n\x05_seedB\x11\n\x0f_guidance_scaleB\x0e\n\x0c_slo_secondsB\x0e\n\x0c_min_quality\"(\n\x06Queued\x12\x1e\n\x16predicted_wait_seconds\x18\x01 \x01(\x01\"0\n\x07Started\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x15\n\rskipped_steps\x18\x02 \x01(\r\"8\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0f\n\x07preview\x18\x03 \x01(\x0c\"\x91\x02\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12%\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x15.gesso.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x15\n\rskipped_steps\x18\x06 \x01(\r\x12\x12\n\nsimilarity\x18\x07 \x01(\x01\x12\x19\n\x11predicted_quality\x18\x08 \x01(\x01\x12\x0e\n\x06worker\x18\t \x01(\t\x12\x15\n\rqueue_seconds\x18\n \x01(\x01\x12\x18\n\x10generate_seconds\x18\x0b \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\r\x12\r\n\x05model\x18\r \x01(\t\"\xc0\x01\n\rGenerateEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x06queued\x18\x02 \x01(\x0b\x32\x10.gesso.v1.QueuedH\x00\x12$\n\x07started\x18\x03 \x01(\x0b\x32\x11.gesso.v1.StartedH\x00\x12&\n\x08progress\x18\x04 \x01(\x0b\x32\x12.gesso.v1.ProgressH\x00\x12 \n\x05image\x18\x05 \x01(\x0b\x32\x0f.gesso.v1.ImageH\x00\x42\x07\n\x05\x65vent*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x32P\n\x0cImageService\x12@\n\x08Generate\x12\x19.gesso.v1.GenerateRequest\x1a\x17.gesso.v1.GenerateEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gesso.rpc.v1.image_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=986
-  _globals['_IMAGEFORMAT']._serialized_end=1097
+  _globals['_IMAGEFORMAT']._serialized_start=1006
+  _globals['_IMAGEFORMAT']._serialized_end=1117
   _globals['_GENERATEREQUEST']._serialized_start=39
-  _globals['_GENERATEREQUEST']._serialized_end=363
-  _globals['_QUEUED']._serialized_start=365
-  _globals['_QUEUED']._serialized_end=405
-  _globals['_STARTED']._serialized_start=407
-  _globals['_STARTED']._serialized_end=455
-  _globals['_PROGRESS']._serialized_start=457
-  _globals['_PROGRESS']._serialized_end=513
-  _globals['_IMAGE']._serialized_start=516
-  _globals['_IMAGE']._serialized_end=789
-  _globals['_GENERATEEVENT']._serialized_start=792
-  _globals['_GENERATEEVENT']._serialized_end=984
-  _globals['_IMAGESERVICE']._serialized_start=1099
-  _globals['_IMAGESERVICE']._serialized_end=1179
+  _globals['_GENERATEREQUEST']._serialized_end=383
+  _globals['_QUEUED']._serialized_start=385
+  _globals['_QUEUED']._serialized_end=425
+  _globals['_STARTED']._serialized_start=427
+  _globals['_STARTED']._serialized_end=475
+  _globals['_PROGRESS']._serialized_start=477
+  _globals['_PROGRESS']._serialized_end=533
+  _globals['_IMAGE']._serialized_start=536
+  _globals['_IMAGE']._serialized_end=809
+  _globals['_GENERATEEVENT']._serialized_start=812
+  _globals['_GENERATEEVENT']._serialized_end=1004
+  _globals['_IMAGESERVICE']._serialized_start=1119
+  _globals['_IMAGESERVICE']._serialized_end=1199
 # @@protoc_insertion_point(module_scope)

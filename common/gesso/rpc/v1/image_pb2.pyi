@@ -18,7 +18,7 @@ IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_WEBP: ImageFormat
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "slo_seconds", "min_quality", "format", "tenant")
+    __slots__ = ("request_id", "prompt", "negative_prompt", "width", "height", "seed", "guidance_scale", "slo_seconds", "min_quality", "format", "tenant", "image_only")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class GenerateRequest(_message.Message):
     MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ONLY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     prompt: str
     negative_prompt: str
@@ -41,7 +42,8 @@ class GenerateRequest(_message.Message):
     min_quality: float
     format: ImageFormat
     tenant: str
-    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., slo_seconds: _Optional[float] = ..., min_quality: _Optional[float] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., tenant: _Optional[str] = ...) -> None: ...
+    image_only: bool
+    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., slo_seconds: _Optional[float] = ..., min_quality: _Optional[float] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., tenant: _Optional[str] = ..., image_only: _Optional[bool] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("predicted_wait_seconds",)

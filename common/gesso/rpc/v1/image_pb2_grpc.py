@@ -45,7 +45,7 @@ class ImageServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """Streams queued, started, progress..., then one image; or ends with a status:
+        """Streams queued, started, progress... (unless image_only), then one image; or ends with a status:
         INVALID_ARGUMENT (the message names field, value and what is allowed), RESOURCE_EXHAUSTED (cannot
         make the deadline or the queue is full; trailing metadata `retry-after-ms`), DEADLINE_EXCEEDED,
         UNAVAILABLE (no worker could serve it, after the retry).

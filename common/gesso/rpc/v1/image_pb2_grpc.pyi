@@ -32,7 +32,7 @@ class ImageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_image_pb2.GenerateRequest, _image_pb2.GenerateEvent]
-    """Streams queued, started, progress..., then one image; or ends with a status:
+    """Streams queued, started, progress... (unless image_only), then one image; or ends with a status:
     INVALID_ARGUMENT (the message names field, value and what is allowed), RESOURCE_EXHAUSTED (cannot
     make the deadline or the queue is full; trailing metadata `retry-after-ms`), DEADLINE_EXCEEDED,
     UNAVAILABLE (no worker could serve it, after the retry).
@@ -42,7 +42,7 @@ class ImageServiceStub:
 class ImageServiceAsyncStub(ImageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_image_pb2.GenerateRequest, _image_pb2.GenerateEvent]  # type: ignore[assignment]
-    """Streams queued, started, progress..., then one image; or ends with a status:
+    """Streams queued, started, progress... (unless image_only), then one image; or ends with a status:
     INVALID_ARGUMENT (the message names field, value and what is allowed), RESOURCE_EXHAUSTED (cannot
     make the deadline or the queue is full; trailing metadata `retry-after-ms`), DEADLINE_EXCEEDED,
     UNAVAILABLE (no worker could serve it, after the retry).
@@ -55,7 +55,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_image_pb2.GenerateEvent], _abc.AsyncIterator[_image_pb2.GenerateEvent]]:
-        """Streams queued, started, progress..., then one image; or ends with a status:
+        """Streams queued, started, progress... (unless image_only), then one image; or ends with a status:
         INVALID_ARGUMENT (the message names field, value and what is allowed), RESOURCE_EXHAUSTED (cannot
         make the deadline or the queue is full; trailing metadata `retry-after-ms`), DEADLINE_EXCEEDED,
         UNAVAILABLE (no worker could serve it, after the retry).

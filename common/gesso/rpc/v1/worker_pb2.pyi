@@ -49,7 +49,7 @@ class WorkerGenerateRequest(_message.Message):
     source: LatentSource
     format: _image_pb2.ImageFormat
     tenant: str
-    embedding: _containers.RepeatedScalarFieldContainer[float]
+    embedding: bytes
     keep_latents: bool
     model: str
     fallbacks: _containers.RepeatedCompositeFieldContainer[LatentSource]
@@ -57,7 +57,7 @@ class WorkerGenerateRequest(_message.Message):
     images: int
     progress_steps: int
     preview_steps: int
-    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ..., fallbacks: _Optional[_Iterable[_Union[LatentSource, _Mapping]]] = ..., scheduler: _Optional[str] = ..., images: _Optional[int] = ..., progress_steps: _Optional[int] = ..., preview_steps: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[bytes] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ..., fallbacks: _Optional[_Iterable[_Union[LatentSource, _Mapping]]] = ..., scheduler: _Optional[str] = ..., images: _Optional[int] = ..., progress_steps: _Optional[int] = ..., preview_steps: _Optional[int] = ...) -> None: ...
 
 class WorkerImage(_message.Message):
     __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds", "seed")
@@ -119,15 +119,15 @@ class AssignResponse(_message.Message):
     loading_model: str
     def __init__(self, skipped_steps: _Optional[int] = ..., switch_seconds: _Optional[float] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ...) -> None: ...
 
-class LookupRequest(_message.Message):
+class LookupQuery(_message.Message):
     __slots__ = ("tenant", "embedding", "limit")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     tenant: str
-    embedding: _containers.RepeatedScalarFieldContainer[float]
+    embedding: bytes
     limit: int
-    def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., limit: _Optional[int] = ...) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
     __slots__ = ("entry_id", "similarity", "held_levels", "embedding", "worker")
@@ -139,15 +139,27 @@ class Match(_message.Message):
     entry_id: str
     similarity: float
     held_levels: _containers.RepeatedScalarFieldContainer[int]
-    embedding: _containers.RepeatedScalarFieldContainer[float]
+    embedding: bytes
     worker: str
-    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ..., embedding: _Optional[_Iterable[float]] = ..., worker: _Optional[str] = ...) -> None: ...
+    def __init__(self, entry_id: _Optional[str] = ..., similarity: _Optional[float] = ..., held_levels: _Optional[_Iterable[int]] = ..., embedding: _Optional[bytes] = ..., worker: _Optional[str] = ...) -> None: ...
 
-class LookupResponse(_message.Message):
+class Matches(_message.Message):
     __slots__ = ("matches",)
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     matches: _containers.RepeatedCompositeFieldContainer[Match]
     def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ...) -> None: ...
+
+class LookupRequest(_message.Message):
+    __slots__ = ("queries",)
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    queries: _containers.RepeatedCompositeFieldContainer[LookupQuery]
+    def __init__(self, queries: _Optional[_Iterable[_Union[LookupQuery, _Mapping]]] = ...) -> None: ...
+
+class LookupResponse(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[Matches]
+    def __init__(self, answers: _Optional[_Iterable[_Union[Matches, _Mapping]]] = ...) -> None: ...
 
 class FetchLatentsRequest(_message.Message):
     __slots__ = ("tenant", "entry_id", "skipped_steps")
@@ -326,9 +338,9 @@ class CacheEntry(_message.Message):
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
-    embedding: _containers.RepeatedScalarFieldContainer[float]
+    embedding: bytes
     levels: _containers.RepeatedCompositeFieldContainer[HeldLevel]
-    def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., levels: _Optional[_Iterable[_Union[HeldLevel, _Mapping]]] = ...) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., embedding: _Optional[bytes] = ..., levels: _Optional[_Iterable[_Union[HeldLevel, _Mapping]]] = ...) -> None: ...
 
 class StoreEntriesRequest(_message.Message):
     __slots__ = ("fingerprint", "entries")
@@ -382,9 +394,9 @@ class Signpost(_message.Message):
     HELD_LEVELS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     entry_id: str
-    embedding: _containers.RepeatedScalarFieldContainer[float]
+    embedding: bytes
     held_levels: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, tenant: _Optional[str] = ..., entry_id: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., held_levels: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., entry_id: _Optional[str] = ..., embedding: _Optional[bytes] = ..., held_levels: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class AnnounceRequest(_message.Message):
     __slots__ = ("worker", "fingerprint", "placement", "signposts")

@@ -108,7 +108,7 @@ class WorkerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Lookup(self, request, context):
-        """Nearest entries of this shard, best first.
+        """Nearest entries of this shard, for several prompts at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class WorkerStub:
     Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
     """
     Lookup: _grpc.UnaryUnaryMultiCallable[_worker_pb2.LookupRequest, _worker_pb2.LookupResponse]
-    """Nearest entries of this shard, best first."""
+    """Nearest entries of this shard, for several prompts at once."""
     FetchLatents: _grpc.UnaryUnaryMultiCallable[_worker_pb2.FetchLatentsRequest, _worker_pb2.FetchLatentsResponse]
     """The latent of one entry before step K. NOT_FOUND when evicted."""
     Stats: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StatsRequest, _worker_pb2.StatsResponse]
@@ -81,7 +81,7 @@ class WorkerAsyncStub(WorkerStub):
     Idempotent; an assignment of a lower revision is refused (FAILED_PRECONDITION).
     """
     Lookup: _aio.UnaryUnaryMultiCallable[_worker_pb2.LookupRequest, _worker_pb2.LookupResponse]  # type: ignore[assignment]
-    """Nearest entries of this shard, best first."""
+    """Nearest entries of this shard, for several prompts at once."""
     FetchLatents: _aio.UnaryUnaryMultiCallable[_worker_pb2.FetchLatentsRequest, _worker_pb2.FetchLatentsResponse]  # type: ignore[assignment]
     """The latent of one entry before step K. NOT_FOUND when evicted."""
     Stats: _aio.UnaryUnaryMultiCallable[_worker_pb2.StatsRequest, _worker_pb2.StatsResponse]  # type: ignore[assignment]
@@ -135,7 +135,7 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.LookupRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.LookupResponse, _abc.Awaitable[_worker_pb2.LookupResponse]]:
-        """Nearest entries of this shard, best first."""
+        """Nearest entries of this shard, for several prompts at once."""
 
     @_abc_1.abstractmethod
     def FetchLatents(

@@ -39,7 +39,7 @@ def desired(owned: Owned, defaults: Defaults, replicas: int) -> tuple[Object, ..
         if spec.security.on:
             found.append(guards.control_policy(owned))
     if defaults.monitors:
-        found.append(guards.pod_monitor(owned))
+        found += guards.pod_monitors(owned)
     workers = worker.stateful_set(
         owned, spec.workers.image or defaults.worker_image, replicas, defaults.worker_pod
     )

@@ -36,7 +36,10 @@ def disruption_budget(owned: Owned, name: str, component: str) -> Object:
 
 
 def worker_policy(owned: Owned) -> Object:
-    """Who may talk to workers: the service's own pods and the operator, of whatever namespace."""
+    """Who may talk to workers: the service's own pods and the operator, of whatever namespace.
+
+    Anybody may read their metrics, which hold no prompt.
+    """
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -54,7 +57,8 @@ def worker_policy(owned: Owned) -> Object:
                         },
                     ],
                     "ports": [{"protocol": "TCP", "port": names.WORKER_PORT}],
-                }
+                },
+                {"ports": [{"protocol": "TCP", "port": names.METRICS_PORT}]},
             ],
         },
     }
@@ -82,18 +86,25 @@ def control_policy(owned: Owned) -> Object:
     }
 
 
-def pod_monitor(owned: Owned) -> Object:
-    """Has the Prometheus operator scrape the routers, over TLS where they have it."""
+def pod_monitors(owned: Owned) -> tuple[Object, Object]:
+    """Have the Prometheus operator scrape routers, over TLS where they have it, and workers."""
     endpoint: Object = {"port": "http", "path": "/metrics"}
     if owned.service.spec.security.tls is not None:
         # By the pod's address, which no certificate names.
         endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
+    return (
+        _pod_monitor(owned, names.router(owned.name), names.ROUTER, endpoint),
+        _pod_monitor(owned, names.worker(owned.name), names.WORKER, {"port": "metrics"}),
+    )
+
+
+def _pod_monitor(owned: Owned, name: str, component: str, endpoint: Object) -> Object:
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
-        "metadata": owned.metadata(names.router(owned.name), names.ROUTER),
+        "metadata": owned.metadata(name, component),
         "spec": {
-            "selector": {"matchLabels": names.selector(owned.name, names.ROUTER)},
+            "selector": {"matchLabels": names.selector(owned.name, component)},
             "podMetricsEndpoints": [endpoint],
         },
     }

@@ -123,6 +123,7 @@ def _pod(owned: Owned, image: str) -> Object:
         "args": [
             *("--name", "$(POD_NAME)", "--listen", f"0.0.0.0:{names.WORKER_PORT}"),
             *("--service", f"{SERVICE_FOLDER}/{SERVICE_FILE}", "--threads", str(workers.threads)),
+            *("--metrics", f"0.0.0.0:{names.METRICS_PORT}"),
             *("--linger-seconds", str(LINGER_S), "--drain-seconds", str(DRAIN_S)),
             *cache,
             *guarded_args(service),
@@ -133,7 +134,10 @@ def _pod(owned: Owned, image: str) -> Object:
             *common_env(),
             *token_env(service),
         ],
-        "ports": [{"name": "grpc", "containerPort": names.WORKER_PORT}],
+        "ports": [
+            {"name": "grpc", "containerPort": names.WORKER_PORT},
+            {"name": "metrics", "containerPort": names.METRICS_PORT},
+        ],
         "volumeMounts": [*mounts(), *extra_mounts],
         **probes(health_port(service, names.WORKER_PORT)),
     }

@@ -41,8 +41,8 @@ VOCABULARY = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--towers", default=f"{BUILTIN},ViT-B-32,ViT-L-14")
-    parser.add_argument("--prompts", type=int, default=160, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=48, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     console = Console(stderr=True)
     table = Table(

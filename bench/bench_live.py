@@ -69,6 +69,7 @@ def main() -> None:
     _show(rows)
     report = {"about": about, "runs": [{k: v for k, v in r.items() if k != "about"} for r in rows]}
     (OUT / "live.json").write_text(json.dumps(report, indent=1) + "\n")
+    (OUT / "live.md").write_text(_markdown(rows))
     _plot(OUT / "live.png", rows)
 
 
@@ -150,6 +151,25 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
         told = ["-" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS]
         table.add_row(f"{row['load']:g}x", row["policy"], *told)
     Console().print(table)
+
+
+def _markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as docs/live.md has it."""
+    lines = [
+        "| load | policy | images/s in SLO | attainment | CLIPScore | attributes | mean K | p95, s | lost |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        told = ["-" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS]
+        told[0] = f"{row['in_slo_per_s']:.2f}"
+        rest = (
+            f"{row['mean_skipped_steps']:.1f}",
+            f"{row['latency_p95_seconds']:.2f}",
+            f"{row['lost']}",
+        )
+        cells = (f"{row['load']:g}x", row["policy"], *told, *rest)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -2,9 +2,9 @@
 
 Overhead is a client's latency less what the worker says it took: all but embedding and generation, so it holds
 both gRPC stacks, too, and the forwarder shows how much those are. The middle process has one core for itself;
-clients and workers, in Go, share the other. CPU is the middle process's own: its inverse is what one core could
-carry. Clients ask for the image only, or follow it with events: queued, started, and progress at every tenth
-step.
+clients and workers, in Go, have the others; two routers share all cores with these. CPU is the middle's own: its
+inverse is what one core could carry. Clients ask for the image only, or follow it with events: queued, started,
+and progress at every tenth step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich.table import Table
 from router_load.processes import WORKERS, built, machine, measured, part, workers
 
 OUT = Path(__file__).parent / "out"
+TWO = "two routers"
 #: LeastOutstanding looks nothing up: what it takes less than QualityAware, look-ups and a choice cost. A router
 #: asks all shards while it does not know the cells of its embedding space.
 THROUGH = {
@@ -26,6 +27,7 @@ THROUGH = {
     "no look-up": ("router", "LeastOutstanding"),
     "router": ("router", "QualityAware"),
     "router, all shards": ("router", "QualityAware", "--all-shards"),
+    TWO: ("router", "QualityAware"),
 }
 #: Name, clients, requests a second (0: as many as there can be), with events, service seconds, bytes of an
 #: image, slots.
@@ -58,12 +60,16 @@ def main() -> None:
         for turn in range(given.rounds):
             for through, command in THROUGH.items():
                 console.print(f"{name}, {turn + 1} of {given.rounds}: {through} ...")
-                middle = part(*command, *fake.ports["addresses"], alone=True)
-                idle = middle.process.memory_info().rss
+                count = 2 if through == TWO else 1
+                middle = [
+                    part(*command, *fake.ports["addresses"], alone=count == 1) for _ in range(count)
+                ]
+                idle = sum(m.process.memory_info().rss for m in middle)
                 row, peak = measured(middle, clients, rate, given.seconds, events)
                 row["one_core_per_second"] = 1000 / row["cpu_ms"]
                 row["idle_mb"], row["peak_mb"] = idle / 2**20, peak / 2**20
-                middle.close()
+                for one in middle:
+                    one.close()
                 found[through].append(row)
         fake.close()
         for through, rows in found.items():

@@ -44,7 +44,7 @@ def main() -> None:
                 console.print(f"round {turn + 1}: {name} ...")
                 addresses = fake.ports["addresses"]
                 router = part("router", "QualityAware", *trace, *addresses, alone=True)
-                row, peak = measured(router, CLIENTS, 0.0, given.seconds)
+                row, peak = measured([router], CLIENTS, 0.0, given.seconds)
                 row["peak_mb"] = peak / 2**20
                 router.close()
                 found[name].append(row)

@@ -74,19 +74,21 @@ def part(*arguments: str, alone: bool = False) -> Part:
 
 
 def measured(
-    middle: Part, clients: int, rate: float, seconds: float, events: bool = True
+    middle: Sequence[Part], clients: int, rate: float, seconds: float, events: bool = True
 ) -> tuple[Any, int]:
-    """What the clients of a router saw, with its CPU per image, and the most memory that it held, bytes.
+    """What the clients of routers saw, with their CPU per image, and the most memory that they held, bytes.
 
     `rate` is requests a second, 0: as many as there can be; without `events` they ask for the image only.
     """
     numbers = (clients, rate, seconds, int(events))
-    command = [str(PEER), "load", f"127.0.0.1:{middle.ports['grpc']}", *map(str, numbers)]
-    before, peak = middle.cpu_seconds(), 0
+    addresses = ",".join(f"127.0.0.1:{m.ports['grpc']}" for m in middle)
+    command = [str(PEER), "load", addresses, *map(str, numbers)]
+    before, peak = sum(m.cpu_seconds() for m in middle), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE) as load:
-        psutil.Process(load.pid).cpu_affinity(CORES[1:])
+        if len(middle) == 1:
+            psutil.Process(load.pid).cpu_affinity(CORES[1:])
         while True:
-            peak = max(peak, middle.process.memory_info().rss)
+            peak = max(peak, sum(m.process.memory_info().rss for m in middle))
             try:
                 out, _ = load.communicate(timeout=0.05)
                 break
@@ -94,7 +96,8 @@ def measured(
                 continue
     row = json.loads(out)
     served = row["requests"] * (seconds + 1.0) / seconds  # the first second is not told of
-    row["cpu_ms"] = (middle.cpu_seconds() - before) / max(1.0, served) * 1000
+    used = sum(m.cpu_seconds() for m in middle) - before
+    row["cpu_ms"] = used / max(1.0, served) * 1000
     return row, peak
 
 

@@ -66,6 +66,15 @@ class Profile:
 
     def best_batch(self, latency_bound_seconds: float = math.inf) -> int:
         """The batch of the highest throughput at K = 0 whose latency stays within the bound; at least 1."""
+        if latency_bound_seconds == math.inf:
+            return self._best_batch
+        return self._best_within(latency_bound_seconds)
+
+    @cached_property
+    def _best_batch(self) -> int:
+        return self._best_within(math.inf)
+
+    def _best_within(self, latency_bound_seconds: float) -> int:
         best, best_rate = 1, 0.0
         for batch in range(1, self.max_batch + 1):
             if batch > 1 and self.latency_seconds(0, batch) > latency_bound_seconds:

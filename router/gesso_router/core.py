@@ -12,7 +12,6 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from gesso import logs
 from gesso.api import DiffusionService
@@ -214,7 +213,7 @@ class Router:
 
         Raises RequestError; asyncio.CancelledError when the client went away.
         """
-        logs.begin(replace(logs.subject(), request=job.request_id, hidden=texts_of(job)))
+        logs.begin(logs.Subject(job.request_id, logs.subject().trace, texts_of(job)))
         with self._tracing.span(spans.IMAGE) as span:
             spans.asked(span, self.service, job)
             image = await self._accounted(job, emit, time_remaining)

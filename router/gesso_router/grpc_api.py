@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -89,7 +88,7 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         context: Context,
     ) -> None:
         caller = self._callers.of(_text(metadata.get("authorization")))
-        raw = replace(raw_of(request), request_id=request_id)
+        raw = raw_of(request, request_id)
         job = caller.owns(validate(raw, self._router.service, GRPC_NAMES))
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
 
@@ -151,15 +150,15 @@ def _text(value: str | bytes | None) -> str | None:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def raw_of(request: image_pb2.GenerateRequest) -> Raw:
-    """A request of the wire, absent fields as None."""
+def raw_of(request: image_pb2.GenerateRequest, request_id: str = "") -> Raw:
+    """A request of the wire, absent fields as None, under the id that it goes by if it names none."""
 
     def given(name: str) -> Any:
         return getattr(request, name) if request.HasField(name) else None
 
     return Raw(
         prompt=request.prompt,
-        request_id=request.request_id,
+        request_id=request.request_id or request_id,
         negative_prompt=request.negative_prompt,
         width=request.width,
         height=request.height,

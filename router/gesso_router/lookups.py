@@ -20,8 +20,11 @@ MOST_QUERIES = 64
 #: Queries that wait; more are answered as if the shard had not.
 MOST_WAITING = 1024
 
+Metadata = tuple[tuple[str, str], ...]
 #: Asks a shard, within so many seconds; None where it does not answer.
-Call = Callable[[worker_pb2.LookupRequest, float], Awaitable[worker_pb2.LookupResponse | None]]
+Call = Callable[
+    [worker_pb2.LookupRequest, float, Metadata], Awaitable[worker_pb2.LookupResponse | None]
+]
 Answer = worker_pb2.Matches | None
 
 
@@ -30,6 +33,7 @@ class _Asked:
     query: worker_pb2.LookupQuery
     until_s: float
     answer: asyncio.Future[Answer]
+    metadata: Metadata
 
 
 class Lookups:
@@ -41,23 +45,28 @@ class Lookups:
         self._runners: set[asyncio.Task[None]] = set()
         self._running = 0
 
-    async def ask(self, query: worker_pb2.LookupQuery, timeout_seconds: float) -> Answer:
-        """The matches of a query, best first; None where there is no answer in time."""
-        if len(self._waiting) >= MOST_WAITING:
-            return None
+    def ask(
+        self, query: worker_pb2.LookupQuery, timeout_seconds: float, metadata: Metadata = ()
+    ) -> asyncio.Future[Answer]:
+        """The matches of a query to come, best first; None where there is no answer in time.
+
+        `metadata` goes with a call whose first query this is.
+        """
         loop = asyncio.get_running_loop()
-        asked = _Asked(query, loop.time() + timeout_seconds, loop.create_future())
+        answer: asyncio.Future[Answer] = loop.create_future()
+        if len(self._waiting) >= MOST_WAITING:
+            answer.set_result(None)
+            return answer
+        asked = _Asked(query, loop.time() + timeout_seconds, answer, metadata)
         self._waiting.append(asked)
         if self._running < MOST_CALLS:
             self._running += 1
             runner = asyncio.create_task(self._run(), name="look-ups")
             self._runners.add(runner)
             runner.add_done_callback(self._runners.discard)
-        giving_up = loop.call_at(asked.until_s, _settle, asked.answer, None)
-        try:
-            return await asked.answer
-        finally:
-            giving_up.cancel()
+        giving_up = loop.call_at(asked.until_s, _settle, answer, None)
+        answer.add_done_callback(lambda _: giving_up.cancel())
+        return answer
 
     def close(self) -> None:
         """Ends the calls under way; who waits gets no answer."""
@@ -87,7 +96,7 @@ class Lookups:
             answers: list[Answer] = [None] * len(batch)
             try:
                 seconds = max(asked.until_s for asked in batch) - now()
-                response = await self._call(request, max(0.0, seconds))
+                response = await self._call(request, max(0.0, seconds), batch[0].metadata)
                 if response is not None and len(response.answers) == len(batch):
                     answers = list(response.answers)
             finally:

@@ -126,7 +126,10 @@ class Placer:
         now = self._clock()
         left = run.ticket.deadline_s - now
         steps = self.models.steps[""]
-        view = with_reading(self.view(), self.reading, steps - self._deepest)
+        view, shortest = self.view(), max(1, steps - self._deepest)
+        if is_calm(view, left, self.reading, shortest):
+            return
+        view = with_reading(view, self.reading, shortest)
         if is_calm(view, left):
             return
         ask = Ask(luckiest(run.options, self._deepest), steps, left)

@@ -26,7 +26,7 @@ from gesso.tls import Tls, open_channel
 from gesso.tracing import OFF, Tracing, failed
 from gesso.vectors import packed, unpacked
 from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
-from gesso_router.lookups import Lookups
+from gesso_router.lookups import Call, Lookups, Metadata
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
 from gesso_router.routing.quality import Match, Vector
@@ -105,18 +105,19 @@ class WorkerPool:
         for name in went:
             if link := self._links.pop(name, None):
                 self._retire(link)
-        for name in came:
-            self._open(name)
+        for i, name in enumerate(came):
+            self._open(name, phase=i / len(came))
 
-    def _open(self, name: str) -> None:
+    def _open(self, name: str, phase: float = 0.0) -> None:
+        """`phase` of the polls, 0 to 1: all workers' answers at once would hold up requests."""
         address = self._fleet.address(name)
         assert address is not None
         version = self._tls.refresh() if self._tls is not None else 0
         channel = open_channel(self._tls, address, _CHANNEL_OPTIONS)
         stub: Any = worker_pb2_grpc.WorkerStub(channel)
-        link = _Link(channel, stub, self._lookups(stub), version)
+        link = _Link(channel, stub, Lookups(_look_up_by(stub)), version)
         self._links[name] = link
-        link.poller = asyncio.create_task(self._poll(name, link), name=f"stats {name}")
+        link.poller = asyncio.create_task(self._poll(name, link, phase), name=f"stats {name}")
 
     async def close(self) -> None:
         """Ends every poll and call."""
@@ -142,9 +143,13 @@ class WorkerPool:
         # Who is asked for others, too, tells as many of theirs.
         limit = self._settings.lookup_limit * (1 if len(asked) == len(workers) else 2)
         query = worker_pb2.LookupQuery(tenant=tenant, embedding=packed(embedding), limit=limit)
-        answers = await asyncio.gather(
-            *(self._asked(endpoint, link, query, timeout_seconds) for endpoint, link in links)
-        )
+        if self._tracing.on:
+            answers = await asyncio.gather(
+                *(self._traced(endpoint, link, query, timeout_seconds) for endpoint, link in links)
+            )
+        else:
+            asked_now = [link.lookups.ask(query, timeout_seconds) for _, link in links]
+            answers = [await answer for answer in asked_now]
         self.unanswered_lookups += answers.count(None)
         reachable = {e.name for e in workers}
         matches: dict[tuple[str, str], Match] = {}
@@ -160,7 +165,7 @@ class WorkerPool:
                     )
         return sorted(matches.values(), key=lambda m: -m.similarity)
 
-    async def _asked(
+    async def _traced(
         self,
         endpoint: Endpoint,
         link: _Link,
@@ -168,7 +173,8 @@ class WorkerPool:
         timeout_seconds: float,
     ) -> worker_pb2.Matches | None:
         with self._tracing.calling(LOOKUP_METHOD, endpoint.address) as span:
-            answer = await link.lookups.ask(query, timeout_seconds)
+            metadata = self._tracing.metadata()
+            answer = await link.lookups.ask(query, timeout_seconds, metadata)
             if answer is None:
                 failed(span, "no-answer")
             elif span.is_recording():
@@ -176,20 +182,6 @@ class WorkerPool:
                     {"gesso.worker": endpoint.name, "gesso.matches": len(answer.matches)}
                 )
         return answer
-
-    def _lookups(self, stub: Any) -> Lookups:
-        async def call(
-            request: worker_pb2.LookupRequest, timeout_seconds: float
-        ) -> worker_pb2.LookupResponse | None:
-            try:
-                answer: worker_pb2.LookupResponse = await stub.Lookup(
-                    request, timeout=timeout_seconds, metadata=self._tracing.metadata()
-                )
-            except grpc.aio.AioRpcError:
-                return None
-            return answer
-
-        return Lookups(call)
 
     async def generate(
         self,
@@ -255,8 +247,9 @@ class WorkerPool:
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
 
-    async def _poll(self, name: str, link: _Link) -> None:
+    async def _poll(self, name: str, link: _Link, phase: float) -> None:
         settings = self._settings
+        later = phase * settings.stats_interval
         while True:
             asked = self._clock()
             try:
@@ -273,7 +266,9 @@ class WorkerPool:
                 self._take(name, answer, asked)
                 if self.probes.behind(name) and (link.placing is None or link.placing.done()):
                     link.placing = asyncio.create_task(self._place(name, link), name="place")
-            await asyncio.sleep(max(0.02, settings.stats_interval - (self._clock() - asked)))
+            rest = settings.stats_interval + later - (self._clock() - asked)
+            later = 0.0
+            await asyncio.sleep(max(0.02, rest))
             if self._tls is not None and self._tls.refresh() != link.tls_version:
                 # A channel keeps the certificates that it was opened with; its requests are let finish.
                 self._open(name)
@@ -328,6 +323,21 @@ async def _close(link: _Link, grace: float) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await link.poller
     await link.channel.close(grace if link.calls else None)
+
+
+def _look_up_by(stub: Any) -> Call:
+    async def call(
+        request: worker_pb2.LookupRequest, timeout_seconds: float, metadata: Metadata
+    ) -> worker_pb2.LookupResponse | None:
+        try:
+            answer: worker_pb2.LookupResponse = await stub.Lookup(
+                request, timeout=timeout_seconds, metadata=metadata
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        return answer
+
+    return call
 
 
 def _vector(data: bytes) -> Vector | None:

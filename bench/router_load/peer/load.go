@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,11 +34,12 @@ type figures struct {
 // in all, 0: as many as there can be. What is told is the time beyond the worker's own.
 //
 // With imageOnly they ask for no events besides.
-func load(address string, clients int, rate, seconds float64, imageOnly bool) {
+func load(addresses string, clients int, rate, seconds float64, imageOnly bool) {
+	targets := strings.Split(addresses, ",")
 	connections := make([]*grpc.ClientConn, channels)
 	for i := range connections {
 		connection, err := grpc.NewClient(
-			address,
+			targets[i%len(targets)],
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(mostBytes)),
 		)

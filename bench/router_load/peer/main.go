@@ -4,7 +4,7 @@
 // missing to the router, and count as the router's.
 //
 //	peer workers COUNT SECONDS IMAGE_BYTES SLOTS PLACEMENT
-//	peer load ADDRESS CLIENTS RATE SECONDS EVENTS
+//	peer load ADDRESS[,ADDRESS...] CLIENTS RATE SECONDS EVENTS
 //
 // Workers tell their addresses as a line of JSON and serve until their standard input ends; load tells its figures.
 package main
@@ -70,6 +70,6 @@ func main() {
 		clients, rate, seconds := int(number("CLIENTS", given[2])), number("RATE", given[3]), number("SECONDS", given[4])
 		load(given[1], clients, rate, seconds, number("EVENTS", given[5]) == 0)
 	default:
-		fail(fmt.Errorf("workers COUNT SECONDS IMAGE_BYTES SLOTS PLACEMENT, or load ADDRESS CLIENTS RATE SECONDS EVENTS"))
+		fail(fmt.Errorf("workers COUNT SECONDS IMAGE_BYTES SLOTS PLACEMENT, or load ADDRESS[,ADDRESS...] CLIENTS RATE SECONDS EVENTS"))
 	}
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from gesso_router.routing.quality import Option
 from gesso_router.routing.view import FleetView
@@ -27,10 +28,18 @@ def luckiest(options: Sequence[Option], deepest: int) -> tuple[Option, ...]:
     return (Option(deepest, 1.0), *others)
 
 
-def is_calm(fleet: FleetView, deadline_seconds: float) -> bool:
-    """Whether there is so much room that nobody needs to be stopped at the door."""
-    least = min((w.backlog_seconds for w in fleet.workers), default=0.0)
-    return least < CALM_SHARE * deadline_seconds
+def is_calm(fleet: FleetView, deadline_seconds: float, reading: int = 0, steps: int = 1) -> bool:
+    """Whether there is so much room that nobody needs to be stopped at the door.
+
+    It is certain, though there may be room where it says no: `reading` more requests of `steps` steps count as
+    if the least busy worker had them all.
+    """
+    if not fleet.workers:
+        return deadline_seconds > 0
+    least = min(fleet.workers, key=attrgetter("backlog_seconds"))
+    profile = least.profile
+    more = reading * (profile.fixed_seconds + steps * profile.busy_step_seconds)
+    return least.backlog_seconds + more < CALM_SHARE * deadline_seconds
 
 
 def with_reading(fleet: FleetView, reading: int, steps: int) -> FleetView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gesso.rpc.v1 import worker_pb2
-from gesso_router.lookups import MOST_CALLS, MOST_QUERIES, Lookups
+from gesso_router.lookups import MOST_CALLS, MOST_QUERIES, Answer, Lookups, Metadata
 
 
 class Shard:
@@ -14,15 +14,17 @@ class Shard:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.seconds: list[float] = []
+        self.metadata: list[Metadata] = []
         self.may_answer = asyncio.Event()
         self.answers = True
         self.short = 0
 
     async def __call__(
-        self, request: worker_pb2.LookupRequest, seconds: float
+        self, request: worker_pb2.LookupRequest, seconds: float, metadata: Metadata
     ) -> worker_pb2.LookupResponse | None:
         self.calls.append([q.tenant for q in request.queries])
         self.seconds.append(seconds)
+        self.metadata.append(metadata)
         await self.may_answer.wait()
         if not self.answers:
             return None
@@ -33,11 +35,11 @@ class Shard:
         return worker_pb2.LookupResponse(answers=found[self.short :])
 
 
-def ask(made: Lookups, name: str, seconds: float = 5.0) -> asyncio.Task[worker_pb2.Matches | None]:
-    return asyncio.create_task(made.ask(worker_pb2.LookupQuery(tenant=name), seconds))
+def ask(made: Lookups, name: str, seconds: float = 5.0) -> asyncio.Future[Answer]:
+    return made.ask(worker_pb2.LookupQuery(tenant=name), seconds)
 
 
-def entry(answer: worker_pb2.Matches | None) -> str | None:
+def entry(answer: Answer) -> str | None:
     return None if answer is None else answer.matches[0].entry_id
 
 
@@ -48,7 +50,7 @@ async def settled() -> None:
 
 async def in_calls_of_their_own(
     made: Lookups, seconds: float = 5.0
-) -> list[asyncio.Task[worker_pb2.Matches | None]]:
+) -> list[asyncio.Future[Answer]]:
     """So many prompts that no further call is made."""
     asked = []
     for i in range(MOST_CALLS):
@@ -115,3 +117,16 @@ async def test_closing_ends_what_is_under_way() -> None:
     await settled()
     made.close()
     assert await asyncio.wait_for(asyncio.gather(*under_way), 1.0) == [None] * 4
+
+
+async def test_a_call_goes_on_with_the_trace_of_its_first_query() -> None:
+    shard = Shard()
+    made = Lookups(shard)
+    await in_calls_of_their_own(made)
+    asked = [
+        made.ask(worker_pb2.LookupQuery(tenant=name), 5.0, (("traceparent", name),))
+        for name in ("a", "b")
+    ]
+    shard.may_answer.set()
+    await asyncio.gather(*asked)
+    assert shard.metadata[-1] == (("traceparent", "a"),)

@@ -54,6 +54,18 @@ def test_calm_is_where_one_worker_has_room() -> None:
     backlog = fleet(3).workers[0].backlog_seconds
     assert not is_calm(fleet(3), backlog / CALM_SHARE)
     assert is_calm(fleet(3), 1.01 * backlog / CALM_SHARE)
+    assert is_calm(fleet(), 1.0)
+
+
+def test_calm_with_prompts_in_reading_is_calm_wherever_they_go() -> None:
+    for busy in ((0, 20), (3, 3), (1, 2, 9)):
+        for reading in range(5):
+            for deadline in (1.0, 4.0, 16.0, 64.0):
+                certain = is_calm(fleet(*busy), deadline, reading, 25)
+                placed = is_calm(with_reading(fleet(*busy), reading, 25), deadline)
+                assert placed or not certain
+    assert is_calm(fleet(0, 20), 64.0, 1, 25)
+    assert not is_calm(fleet(0, 20), 4.0, 1000, 25)
 
 
 def test_who_is_being_read_takes_the_room_that_there_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gesso_router.routing.predictors.classing import Classing
 from gesso_router.routing.predictors.curves import interpolate
@@ -48,8 +49,15 @@ class ThresholdPredictor(Classing):
         self, similarity: float, prompt: Vector | None = None, neighbour: Vector | None = None
     ) -> tuple[float, ...]:
         """See QualityPredictor."""
-        free = self._loss(self._tolerated[self._index(similarity)])
-        return tuple(max(0.0, 1.0 - max(0.0, self._loss(k) - free)) for k in self.ladder)
+        return self._curves[self._index(similarity)]
+
+    @cached_property
+    def _curves(self) -> tuple[tuple[float, ...], ...]:
+        """Quality over the ladder, by how many thresholds a similarity is above."""
+        return tuple(
+            tuple(max(0.0, 1.0 - max(0.0, self._loss(k) - free)) for k in self.ladder)
+            for free in map(self._loss, self._tolerated)
+        )
 
     def _loss(self, skipped_steps: float) -> float:
         k = skipped_steps * NIRVANA_STEPS / self.steps

@@ -2,9 +2,9 @@
 
 Overhead is a client's latency less what the worker says it took: all but embedding and generation, so it holds
 both gRPC stacks, too, and the forwarder shows how much those are. The middle process has one core for itself;
-clients and workers, in Go, have the others; two routers share all cores with these. CPU is the middle's own: its
-inverse is what one core could carry. Clients ask for the image only, or follow it with events: queued, started,
-and progress at every tenth step.
+clients and workers, in Go, have the others; two routers share all cores with these. CPU is the middle's own:
+its inverse is what one core could carry. Clients ask for the image only, or follow it with events: queued,
+started, and progress at every tenth step.
 """
 
 from __future__ import annotations

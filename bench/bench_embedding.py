@@ -1,14 +1,15 @@
 """Prompts embedded a second: as the router does it, against one padded call for each prompt.
 
-Both on one thread, over prompts of the lengths that people write, none twice: the built-in text tower, and the
-one of open_clip's ViT-B-32 and ViT-L-14 in their full size, untrained (`--towers`). Prompts arrive all at once,
-and by Poisson at half of what one padded call each could take. In turns; ratios are of the same turn.
+Both on one thread, over made-up prompts of the lengths that people write, none twice: the built-in text tower,
+and the ones of open_clip's ViT-B-32 and ViT-L-14 in their full size, untrained (`--towers`). Prompts arrive all
+at once, and by Poisson at half of what one padded call each could take. In turns; ratios are of the same turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import time
@@ -29,8 +30,9 @@ from gesso_router.text_tower import encoder_of, load_model
 
 OUT = Path(__file__).parent / "out"
 BUILTIN = "builtin://tiny-clip"
-#: Words of a prompt: median and spread of what people write (Wang et al., DiffusionDB, ACL 2023, figure 4).
-WORDS, SPREAD = 18, 0.6
+#: Words of a prompt, median and spread (of its logarithm), as counted in: PartiPrompts, the log that was
+#: published with Argus, the first rows of DiffusionDB 2M.
+LENGTHS = {"short": (8, 0.78), "usual": (11, 0.78), "long": (26, 0.71)}
 VOCABULARY = (
     "a the of in with portrait castle forest river mountain city street robot dragon cat astronaut painting "
     "photograph oil watercolor sketch cinematic lighting highly detailed sharp focus smooth golden hour mist "
@@ -45,15 +47,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     console = Console(stderr=True)
-    table = Table(
-        "tower", "padded, one each", "router, all at once", "ratio", "p95 ms", "of padded"
-    )
-    found = {}
-    for name in given.towers.split(","):
-        console.print(f"{name} ...")
-        row = found[name] = asyncio.run(_compared(name, given.prompts, given.rounds))
+    table = Table("tower", "prompts", "padded each", "router", "ratio", "p95 ms", "of padded")
+    rows = []
+    for name, lengths in itertools.product(given.towers.split(","), LENGTHS):
+        console.print(f"{name}, {lengths} prompts ...")
+        row = asyncio.run(_compared(name, lengths, given.prompts, given.rounds))
+        rows.append({"tower": name, "prompts": lengths, **row})
         table.add_row(
             name,
+            lengths,
             f"{row['padded_per_second']:.0f}/s",
             f"{row['router_per_second']:.0f}/s",
             f"{row['ratio']:.2f}",
@@ -61,19 +63,26 @@ def main() -> None:
             f"{row['p95_ratio']:.2f}",
         )
     console.print(table)
-    report = {"machine": machine(), "words": [WORDS, SPREAD], **vars(given), "towers": found}
+    report = {
+        "machine": machine(),
+        "words": LENGTHS,
+        "prompts": given.prompts,
+        "rounds": given.rounds,
+        "rows": rows,
+    }
     OUT.mkdir(exist_ok=True)
     (OUT / "embedding.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"written: {OUT / 'embedding.json'}")
 
 
-def _prompts(count: int, rng: np.random.Generator) -> list[str]:
+def _prompts(lengths: str, count: int, rng: np.random.Generator) -> list[str]:
+    median, spread = LENGTHS[lengths]
     vocabulary = VOCABULARY.split()
-    words = np.clip(rng.lognormal(np.log(WORDS), SPREAD, count), 3, 60).astype(int)
+    words = np.clip(rng.lognormal(np.log(median), spread, count), 1, 70).astype(int)
     return [" ".join(rng.choice(vocabulary, n)) + f" {i}" for i, n in enumerate(words)]
 
 
-async def _compared(name: str, count: int, rounds: int) -> dict[str, Any]:
+async def _compared(name: str, lengths: str, count: int, rounds: int) -> dict[str, Any]:
     model, tokenizer = _tower(name)
     encode = encoder_of(model, tokenizer)
 
@@ -82,21 +91,21 @@ async def _compared(name: str, count: int, rounds: int) -> dict[str, Any]:
             return model.encode_text(tokenizer([text]), normalize=True).numpy()[0]
 
     rng = np.random.default_rng(0)
-    probe = _prompts(8, rng)
+    probe = _prompts(lengths, 8, rng)
     error = max(
         float(np.abs(padded(t) - v).max()) for t, v in zip(probe, encode(probe), strict=True)
     )
     rows: list[dict[str, float]] = []
     for _ in range(rounds):
-        texts = _prompts(count, rng)
+        texts = _prompts(lengths, count, rng)
         began = time.perf_counter()
         for text in texts:
             padded(text)
         alone = count / (time.perf_counter() - began)
         together, _ = await _through(encode, texts, [0.0] * count)
         at = np.cumsum(rng.exponential(2 / alone, count)).tolist()
-        _, router_p95 = await _through(encode, _prompts(count, rng), at)
-        padded_p95 = await _one_by_one(padded, _prompts(count, rng), at)
+        _, router_p95 = await _through(encode, _prompts(lengths, count, rng), at)
+        padded_p95 = await _one_by_one(padded, _prompts(lengths, count, rng), at)
         rows.append(
             {
                 "padded_per_second": alone,

@@ -156,6 +156,10 @@ def text(driver, element):
 def keep(driver, name):
     folder = os.environ.get("GESSO_SCREENSHOTS")
     if folder:
+        # No picture of an image that is fading in; an animation without an end cannot be ended.
+        driver.execute_script(
+            "document.getAnimations().forEach(a => { try { a.finish() } catch { a.cancel() } })"
+        )
         size = driver.execute_script("return [innerWidth, document.body.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], 2600), "scale": 1}
         shot = driver.execute_cdp_cmd(

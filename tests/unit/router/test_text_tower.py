@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gesso import torchvision_shim
-from gesso_router.text_tower import EmbeddingLoadError, encoder_of, load_encoder
+from gesso_router.text_tower import CALL_TOKENS, EmbeddingLoadError, alike, encoder_of, load_encoder
 
 
 def open_clip() -> Any:
@@ -116,8 +120,8 @@ def test_trimmed_texts_embed_as_padded_ones_do(own_tower: bool, count: int) -> N
     seen = Watched(model.text.token_embedding if own_tower else model.token_embedding)
     trimmed = encoder_of(model, library.get_tokenizer(name))(TEXTS[:count])
     assert np.allclose(trimmed, padded, atol=2e-6)
-    longest = {1: 6, 2: 13, 4: 77}[count]
-    assert seen.shapes[-1] == (count, longest)
+    shapes = {1: [(1, 6)], 2: [(2, 13)], 4: [(3, 13), (1, 77)]}[count]
+    assert seen.shapes == shapes
 
 
 def test_a_tower_without_a_causal_mask_gets_all_of_a_text() -> None:
@@ -127,3 +131,22 @@ def test_a_tower_without_a_causal_mask_gets_all_of_a_text() -> None:
     seen = Watched(model.text.token_embedding)
     encoder_of(model, library.get_tokenizer("ViT-S-32-alt"))(["a ring"])
     assert seen.shapes[-1] == (1, 77)
+
+
+def _cost(lengths: list[int], groups: Sequence[slice]) -> int:
+    return sum(CALL_TOKENS + len(g) * max(g) for g in (lengths[part] for part in groups))
+
+
+@given(st.lists(st.integers(1, 77), min_size=1, max_size=7).map(sorted))
+def test_texts_are_grouped_at_the_least_cost(lengths: list[int]) -> None:
+    groups = alike(lengths)
+    assert [i for part in groups for i in range(part.start, part.stop)] == list(range(len(lengths)))
+    ways = []
+    for cuts in itertools.product((False, True), repeat=len(lengths) - 1):
+        at = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(lengths)]
+        ways.append([slice(a, b) for a, b in itertools.pairwise(at)])
+    assert _cost(lengths, groups) == min(_cost(lengths, way) for way in ways)
+
+
+def test_no_text_is_no_group() -> None:
+    assert alike([]) == []

@@ -16,29 +16,28 @@ from collections.abc import Callable
 from gesso import logs
 from gesso.api import DiffusionService
 from gesso.plan import Plan
-from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso.rpc.v1 import image_pb2
 from gesso.tracing import OFF, Tracing
-from gesso_router import messages, spans
+from gesso_router import spans
 from gesso_router.access.sharing import Sharing
+from gesso_router.attempts import Attempts, tenant_of
 from gesso_router.embedding import Embedder
 from gesso_router.errors import Ending, RequestError
-from gesso_router.feedback import Feedback, Shown, Verdict
+from gesso_router.feedback import Feedback, Verdict
 from gesso_router.fleet import Fleet
 from gesso_router.gate import ClipperGate
-from gesso_router.ledger import Ledger, Outcome, Served
+from gesso_router.ledger import Ledger, Outcome
 from gesso_router.placing import Placer
 from gesso_router.pool import Pool, WorkerFailedError
 from gesso_router.prompts import Prompts
 from gesso_router.routing.choose import ChoicePolicy
-from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Match, QualityPredictor, quality_at, stand_ins
+from gesso_router.routing.quality import QualityPredictor
 from gesso_router.routing.view import FleetView
 from gesso_router.run import (
     FULL,
     OUTCOMES,
     REFUSED_AT_ONCE,
     Emit,
-    Placement,
     Run,
     texts_of,
     told,
@@ -105,6 +104,9 @@ class Router:
         self._prompts = Prompts(service, fleet, pool, self._placer, self.ledger, clock, tracing)
         self.feedback = Feedback(
             service.ladder, self.settings.quality_memory, self.settings.quality_memory_seconds
+        )
+        self._attempts = Attempts(
+            service, fleet, pool, self._placer, self.feedback, self.witnesses, clock
         )
 
     @property
@@ -269,7 +271,7 @@ class Router:
             self._placer.stop_at_the_door(run)
             self._placer.reading += 1
             try:
-                await self._prompts.read(run, self.embedder, self._tenant(run.job))
+                await self._prompts.read(run, self.embedder, tenant_of(self.service, run.job))
             finally:
                 self._placer.reading -= 1
         while True:
@@ -280,7 +282,7 @@ class Router:
             try:
                 with self._tracing.calling(spans.GENERATE_METHOD, address) as span:
                     spans.dispatched(span, run, placement)
-                    return await self._attempt(run, placement)
+                    return await self._attempts.make(run, placement)
             except WorkerFailedError as failure:
                 run.failure = failure
                 if failure.refused:
@@ -327,99 +329,3 @@ class Router:
                 "this tenant's share of the queue is taken; the rest is for others who are asking",
                 retry_after_seconds=self.service.spec.slo.latency_seconds / 2,
             )
-
-    async def _attempt(self, run: Run, placement: Placement) -> image_pb2.Image:
-        job, flight, worker = run.job, placement.flight, placement.worker
-        steps = self._placer.models.steps[placement.option.model]
-        run.started_s = None
-
-        async def on_event(event: worker_pb2.WorkerEvent) -> None:
-            at = self._clock()
-            if event.WhichOneof("event") == "started":
-                run.started_s = at
-                self.fleet.started(worker, flight, steps - event.started.skipped_steps, at)
-                if not job.image_only:
-                    await run.emit(
-                        messages.started(job.request_id, worker, event.started.skipped_steps)
-                    )
-            else:
-                self.fleet.progressed(worker, flight, steps - event.progress.step, at)
-                if not job.image_only:
-                    await run.emit(messages.progress(job.request_id, event.progress))
-
-        try:
-            if placement.choice is not None and not job.image_only:
-                await run.emit(messages.queued(job.request_id, placement.choice.start_seconds))
-            made = await self._pool.generate(
-                worker,
-                self._request(run, placement),
-                max(0.0, self._placer.give_up_s(run) - self._clock()),
-                on_event,
-            )
-        finally:
-            now = self._clock()
-            self._placer.ended(placement, now)
-        self._placer.learn(run, placement, made, now)
-        quality = quality_at(self.predictor, placement.option, made.skipped_steps, run.embedding)
-        run.ticket.served(now, Served(made.skipped_steps, quality))
-        # A worker that used another K than asked for may have begun with other latents.
-        option = placement.option
-        match = option.match if made.skipped_steps == option.skipped_steps else None
-        shown = Shown(made.skipped_steps, quality, match, run.embedding)
-        self.feedback.served(job.request_id, shown, now)
-        started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s
-        image = messages.image(
-            run.job,
-            made,
-            worker=worker,
-            similarity=run.matches[0].similarity if run.matches else 0.0,
-            quality=quality,
-            queue_seconds=started_s - run.ticket.arrived_s,
-            generate_seconds=now - started_s,
-            attempts=run.attempt,
-            model=option.model,
-        )
-        for witness in self.witnesses:
-            witness.served(run, placement, made, image)
-        return image
-
-    def _request(self, run: Run, placement: Placement) -> worker_pb2.WorkerGenerateRequest:
-        option, match = placement.option, placement.option.match
-        others = stand_ins(self.predictor, option, run.matches, run.embedding)
-        wanted = run.job.skipped_steps is None and not option.model
-        run.kept = (
-            run.embedding is not None
-            and wanted
-            and keep_latents(
-                option.skipped_steps,
-                option.quality,
-                self.service.spec.model.steps,
-                run.matches,
-                self.service.ladder,
-            )
-        )
-        return messages.worker_request(
-            run.job,
-            placement.flight.request_id,
-            self._tenant(run.job),
-            option,
-            self._placer.models.steps[option.model],
-            self._address(match, placement.worker) or "",
-            run.embedding,
-            run.kept,
-            [
-                (m, address)
-                for m in others
-                if m.worker not in run.failed_on
-                and (address := self._address(m, placement.worker)) is not None
-            ],
-        )
-
-    def _address(self, match: Match | None, worker: str) -> str | None:
-        """Where a match lies, as seen from a worker: empty if there; None if its holder is gone."""
-        if match is None or match.worker == worker:
-            return ""
-        return self.fleet.address(match.worker)
-
-    def _tenant(self, job: Job) -> str:
-        return job.tenant if self.service.spec.cache.isolation == "Tenant" else ""

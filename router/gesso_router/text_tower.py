@@ -151,9 +151,8 @@ def alike(lengths: Sequence[int]) -> list[slice]:
     A call costs as much as `CALL_TOKENS` tokens besides. By dynamic programming over where the last group
     begins.
     """
-    best: list[tuple[float, int]] = [
-        (0.0, 0)
-    ]  # of the first i texts: cost, where their last group begins
+    # Of the first i texts: the cost, and where their last group begins.
+    best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(lengths) + 1):
         best.append(
             min(

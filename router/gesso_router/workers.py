@@ -333,7 +333,7 @@ def _look_up_by(stub: Any) -> Call:
             answer: worker_pb2.LookupResponse = await stub.Lookup(
                 request, timeout=timeout_seconds, metadata=metadata
             )
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):  # the second: its channel was closed
             return None
         return answer
 

@@ -17,6 +17,7 @@ from gesso_worker.engine.job import FailureReason, Job, Progress, Stage, Started
 from gesso_worker.engine.ledger import Ledger
 from gesso_worker.engine.model import Model
 from gesso_worker.engine.preview import LatentProjection
+from gesso_worker.engine.shared_time import SharedTime
 from gesso_worker.engine.streams import finish
 
 logger = logging.getLogger(__name__)
@@ -57,13 +58,15 @@ class Denoiser:
         step_seconds: float,
         decode_seconds: float,
         hand_over: Callable[[Run], None],
+        shared: SharedTime,
         on_tick: Callable[[int, float], None] | None = None,
         projection: LatentProjection | None = None,
         at_rest: Callable[[], None] | None = None,
     ) -> None:
         """`step_seconds` and `decode_seconds` are first guesses; `hand_over` takes runs without steps left.
 
-        `on_tick` is told the batch of each tick of images of the model's own size, and the seconds it took.
+        `on_tick` is told the batch of each tick of images of the model's own size, and the seconds of
+        the device it took, by `shared`.
         `at_rest` is called now and then while there is nothing to do.
         """
         self._ledger = ledger
@@ -73,6 +76,7 @@ class Denoiser:
         # Of one step, whatever the batch: what no request can beat.
         self._fastest_step_s = 0.0
         self._hand_over_run = hand_over
+        self._shared = shared
         self._on_tick = on_tick
         self._projection = projection
         self._at_rest = at_rest
@@ -256,9 +260,11 @@ class Denoiser:
             if step in run.job.request.keep_levels and step > run.member.trajectory.begin:
                 run.job.kept[step] = self._batch.latents_of(run.member)
         began = self._ledger.clock()
-        self._batch.tick()
-        # A GPU's work is waited for here: what is cancelled now must not step again, and times must be true.
-        finish(self._device)
+        with self._shared.work() as share:
+            self._batch.tick()
+            # A GPU's work is waited for here: what is cancelled now must not step again, and times must be
+            # true.
+            finish(self._device)
         self._bad_ticks = 0
         took = self._ledger.clock() - began
         for run in self.active:
@@ -267,7 +273,7 @@ class Denoiser:
         self._fastest_step_s = min(took, self._fastest_step_s or took)
         own = all(run.member.latents.shape == self._own_shape for run in self.active)
         if self._on_tick is not None and own:
-            self._on_tick(len(self.active), took)
+            self._on_tick(len(self.active), share.seconds)
         with self._ledger.lock:
             self.ticks += 1
             self._recover()

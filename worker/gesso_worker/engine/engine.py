@@ -35,6 +35,7 @@ from gesso_worker.engine.live_profile import LiveProfile
 from gesso_worker.engine.model import Model
 from gesso_worker.engine.preview import LatentProjection
 from gesso_worker.engine.rest import RestStage
+from gesso_worker.engine.shared_time import SharedTime
 from gesso_worker.engine.streams import finish, stage_stream
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Engine:
         self._projection = projection or LatentProjection()
         self._encoded: OrderedDict[tuple[object, ...], Conditioning] = OrderedDict()
         self._ledger = Ledger(settings.max_accepted, clock)
+        self._shared = SharedTime(clock)
         self._at_rest: AtRest | None = None
         if live is not None and sample is not None:
             self._at_rest = AtRest(model, self._ledger, live, sample)
@@ -126,6 +128,7 @@ class Engine:
             settings.step_seconds,
             settings.decode_seconds,
             hand_over=self._decode_queue.put_nowait,
+            shared=self._shared,
             on_tick=live.ticked if live is not None else None,
             projection=self._projection,
             at_rest=partial(self._at_rest.measure, "step") if self._at_rest else None,
@@ -241,7 +244,7 @@ class Engine:
             job.timings.queue = max(0.0, job.timings.queue - job.timings.fetch)
             began = self._clock()
             try:
-                with about(job.request.subject):
+                with about(job.request.subject), self._shared.work() as share:
                     member, encoded = self._with_memory(partial(self._member, job))
             except Exception as error:
                 self._failed("encoding", job, error)
@@ -253,7 +256,7 @@ class Engine:
                 job.waiting_since_s = now
                 job.stage = Stage.READY
             if self._live is not None and encoded:
-                self._live.encoded(job.timings.encode)
+                self._live.encoded(share.seconds)
             self._denoiser.add(Run(job, member))
 
     def _next(self, work: queue.Queue[_Result], stage: RestStage) -> _Result:
@@ -319,26 +322,27 @@ class Engine:
     def _finish(self, run: Run) -> None:
         job, request, settings = run.job, run.job.request, self._model.settings
         began = self._clock()
-        image = decode_latents(self._model, run.member.latents)
-        self._projection.observe(run.member.latents, image)
-        if self._keep is not None and job.kept:
-            self._keep(job, job.kept)
-        provenance = Provenance(
-            model=settings.source,
-            scheduler=request.scheduler or settings.scheduler,
-            steps=settings.steps,
-            skipped_steps=job.start.skipped_steps,
-            seed=request.seed,
-            guidance_scale=request.guidance_scale,
-        )
-        data = encode_image(image, request.image_format, provenance)
+        with self._shared.work() as share:
+            image = decode_latents(self._model, run.member.latents)
+            self._projection.observe(run.member.latents, image)
+            if self._keep is not None and job.kept:
+                self._keep(job, job.kept)
+            provenance = Provenance(
+                model=settings.source,
+                scheduler=request.scheduler or settings.scheduler,
+                steps=settings.steps,
+                skipped_steps=job.start.skipped_steps,
+                seed=request.seed,
+                guidance_scale=request.guidance_scale,
+            )
+            data = encode_image(image, request.image_format, provenance)
         now = self._clock()
         job.timings.decode = now - began
         job.worked(now)
         self._denoiser.finished(self._clock() - job.waiting_since_s)
         own = run.member.latents.shape == self._model.latent_shape
         if self._live is not None and own:
-            self._live.decoded(job.timings.decode)
+            self._live.decoded(share.seconds)
         skipped = job.start.skipped_steps
         self._ledger.end(job, Finished(data, image.width, image.height, skipped, job.timings))
 

@@ -130,7 +130,10 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         async def made() -> tuple[Made, ...]:
             return (Made.of(job, await make()),)
 
-        fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+        asked = image_pb2.GenerateRequest()
+        asked.CopyFrom(request)
+        asked.ClearField("image_only")  # how it is told makes it no other image
+        fingerprint = hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
         (image,) = await self._results.once(owner, key, fingerprint, made)
         return image.request_id, image.as_message()
 

@@ -19,6 +19,7 @@ import pytest
 
 from gesso.builtin import builtin_path
 from gesso.rpc.v1 import worker_pb2
+from gesso.vectors import packed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
@@ -75,7 +76,9 @@ def unharmed(worker: Worker) -> Iterator[None]:
         pytest.param({"guidance_scale": math.inf}, "guidance_scale: inf", id="guidance infinite"),
         pytest.param({"images": 1000}, "images: 1000", id="too many images"),
         pytest.param({"format": 77}, "format: 77", id="unknown format"),
-        pytest.param({"embedding": [math.nan] * 64}, "embedding: length nan", id="embedding NaN"),
+        pytest.param(
+            {"embedding": packed([math.nan] * 64)}, "embedding: length nan", id="embedding NaN"
+        ),
         pytest.param({"model": "other"}, "model: 'other'", id="unknown model"),
     ],
 )

@@ -71,7 +71,7 @@ async def found(
     before = pool.probed
     hits = 0
     for i, row in enumerate(rows):
-        matches = await pool.lookup("t", row.tolist(), endpoints, 5.0)
+        matches = await pool.lookup("t", row, endpoints, 5.0)
         assert len({(m.worker, m.entry_id) for m in matches}) == len(matches)
         hits += bool(matches) and made.get(matches[0].entry_id) == i
     return hits / len(rows), (pool.probed - before) / len(rows)
@@ -95,7 +95,7 @@ async def test_two_of_eight_shards_are_asked_and_find_what_any_of_them_holds(
     near /= np.linalg.norm(near, axis=1, keepdims=True)
     recall, asked = await found(pool, near.astype(np.float32), made, endpoints)
     assert (recall, asked) >= (0.95, 2.0)
-    assert (await pool.lookup("other", rows[0].tolist(), endpoints, 5.0)) == []
+    assert (await pool.lookup("other", rows[0], endpoints, 5.0)) == []
 
     # One leaves: its entries go with it, those of the others are found as before.
     await fleet.remove(NAMES[5])
@@ -114,7 +114,7 @@ async def test_two_of_eight_shards_are_asked_and_find_what_any_of_them_holds(
     new = unit(1, seed=77)[0]
     entry = fleet.members["worker-8"].shard.insert("t", PRINT, new, latents(0))
     await settled(pool, fleet, endpoints)
-    (match, *_) = await pool.lookup("t", new.tolist(), endpoints, 5.0)
+    (match, *_) = await pool.lookup("t", new, endpoints, 5.0)
     assert (match.entry_id, match.worker) == (entry, "worker-8")
     assert await found(pool, rows[stayed], numbers, endpoints) == (1.0, 2.0)
 
@@ -136,9 +136,7 @@ async def test_what_a_flagged_image_left_is_gone_everywhere(
     told = await control.withdraw(router_pb2.WithdrawImagesRequest(request_ids=["bad"]))
     assert (told.latents, list(told.unreached)) == (4, [NAMES[7]])
     for row, left in zip(rows, (0, 0, 1), strict=True):
-        found = [
-            m for m in await pool.lookup("t", row.tolist(), endpoints, 5.0) if m.similarity > 0.99
-        ]
+        found = [m for m in await pool.lookup("t", row, endpoints, 5.0) if m.similarity > 0.99]
         held = [m.shard.fetch("t", f.entry_id, 10) for f in found for m in fleet.members.values()]
         assert sum(h is not None for h in held) == left
 

@@ -22,7 +22,6 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from one_query import one_query, only_answer
 from PIL import Image
 
 from gesso.builtin import builtin_path
@@ -30,6 +29,7 @@ from gesso.rpc.v1 import image_pb2, worker_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
+from one_query import one_query, only_answer
 from worker_process import (
     EMBEDDING,
     LADDER,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_query import one_query, only_answer
 
 from gesso.rpc.v1 import worker_pb2
 from gesso.vectors import packed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
+from one_query import one_query, only_answer
 from worker_process import (
     LADDER,
     StartWorker,

@@ -13,13 +13,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from one_query import one_query, only_answer
 
 from gesso.builtin import builtin_path
 from gesso.rpc.v1 import router_pb2, worker_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
+from one_query import one_query, only_answer
 from router_process import Client, client_of, router_process
 from worker_process import (
     EMBEDDING,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_query import one_query, only_answer
 from PIL import Image
 
 from gesso.rpc.v1 import worker_pb2
@@ -17,6 +16,7 @@ from gesso_worker.engine.images import read_provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
+from one_query import one_query, only_answer
 from worker_process import EMBEDDING, STEPS, Worker, ask, generate, pixels, service_file, started
 
 

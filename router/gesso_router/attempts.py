@@ -57,17 +57,15 @@ class Attempts:
             if event.WhichOneof("event") == "started":
                 run.started_s = at
                 self._fleet.started(worker, flight, steps - event.started.skipped_steps, at)
-                if not job.image_only:
-                    await run.emit(
-                        messages.started(job.request_id, worker, event.started.skipped_steps)
-                    )
+                await run.emit(
+                    messages.started(job.request_id, worker, event.started.skipped_steps)
+                )
             else:
                 self._fleet.progressed(worker, flight, steps - event.progress.step, at)
-                if not job.image_only:
-                    await run.emit(messages.progress(job.request_id, event.progress))
+                await run.emit(messages.progress(job.request_id, event.progress))
 
         try:
-            if placement.choice is not None and not job.image_only:
+            if placement.choice is not None:
                 await run.emit(messages.queued(job.request_id, placement.choice.start_seconds))
             made = await self._pool.generate(
                 worker,

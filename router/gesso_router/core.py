@@ -41,6 +41,7 @@ from gesso_router.run import (
     Run,
     texts_of,
     told,
+    unheard,
     unserved,
 )
 from gesso_router.settings import RouterSettings
@@ -235,7 +236,8 @@ class Router:
             options = self._placer.models.unseen if self.needs_embedder else FULL
             with self._tracing.span(spans.ADMIT):
                 self._admit(most, has_room)
-            image = await self._serve(Run(job, ticket, emit, options=options))
+            heard = unheard if job.image_only else emit
+            image = await self._serve(Run(job, ticket, heard, options=options))
             log.info("image", extra=told(image, self._clock() - now))
             return image
         except asyncio.CancelledError:

@@ -182,8 +182,8 @@ class Fleet:
         return {n: w.report.cache for n, w in self._workers.items() if w.report is not None}
 
     def barred(self, now_s: float) -> dict[str, bool]:
-        """Of each worker, whether it is left alone for what failed on it."""
-        return {n: w.breaker.open(now_s) for n, w in self._workers.items()}
+        """Of each worker that can be reached, whether it is left alone for what failed on it."""
+        return {n: w.breaker.open(now_s) for n, w in self._workers.items() if w.reachable}
 
     def in_flight(self, name: str) -> int:
         """This router's requests on a worker."""

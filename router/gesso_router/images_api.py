@@ -26,6 +26,7 @@ from gesso_router.image_answer import KEEP_ALIVE, Made
 from gesso_router.image_request import ImageRequest, parse
 from gesso_router.image_store import ImageStore, StoredImage
 from gesso_router.request_ids import request_id
+from gesso_router.run import Emit, unheard
 from gesso_router.validation import Job
 
 MAX_BODY_BYTES = 64 * 1024
@@ -33,8 +34,6 @@ MAX_BODY_BYTES = 64 * 1024
 MOST_WAITING = 8
 #: Seconds without an event after which a comment keeps the connection.
 KEEP_ALIVE_S = 15.0
-
-Emit = Callable[[image_pb2.GenerateEvent], Awaitable[None]]
 
 
 def kept_bytes(images: Sequence[Made]) -> int:
@@ -110,7 +109,7 @@ class ImagesApi:
 
         if asked.stream:
             return await self._streamed(request, asked, made)
-        images = await _unless_gone(request, made(_silent))
+        images = await _unless_gone(request, made(unheard))
         if asked.by_url:
             urls = [self._url(request, i) for i in images]
             body_of = image_answer.by_url(images, urls)
@@ -189,10 +188,6 @@ class ImagesApi:
                 Ending.INVALID, "too_large", message, param="response_format"
             ) from None
         return str(request.base_url.replace(path=f"/v1/images/files/{quote(name)}"))
-
-
-async def _silent(event: image_pb2.GenerateEvent) -> None:
-    """Who does not stream is answered once, with the image."""
 
 
 async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:

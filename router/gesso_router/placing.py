@@ -206,8 +206,7 @@ class Placer:
         waiting = Waiting(
             secrets.token_hex(8), run.ticket.deadline_s, run.tried, option.skipped_steps
         )
-        if not run.job.image_only:
-            await run.emit(messages.queued(run.job.request_id, 0.0))
+        await run.emit(messages.queued(run.job.request_id, 0.0))
         try:
             return await self.gate.turn(waiting, self.give_up_s(run))
         except DeadlinePassedError:

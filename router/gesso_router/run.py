@@ -19,6 +19,10 @@ Emit = Callable[[image_pb2.GenerateEvent], Awaitable[None]]
 FULL = (Option(0, 1.0),)
 
 
+async def unheard(event: image_pb2.GenerateEvent) -> None:
+    """Emits to a client that is answered once, with the image."""
+
+
 @dataclass
 class Run:
     """One request on its way; attempts add to it."""

@@ -111,7 +111,7 @@ def test_a_pod_runs_and_a_service_is_found_by_name(cluster: Cluster) -> None:
     asks = "[sh, -c, 'until wget -qO- http://served.default.svc.cluster.local; do sleep 0.2; done']"
     once = pod("asks", asks).replace("spec:", "spec:\n  restartPolicy: Never")
     cluster.kubectl("apply", "-f", "-", text=once)
-    assert wait_for(lambda: phase(cluster, "asks") == "Succeeded", 90)
+    assert wait_for(lambda: phase(cluster, "asks") == "Succeeded", 40)
     assert "hello" in cluster.kubectl("logs", "asks").stdout
     cluster.kubectl("delete", "pod/served", "pod/asks", "service/served")
 

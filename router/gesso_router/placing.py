@@ -183,7 +183,9 @@ class Placer:
             self.gate.finished(placement.worker, missed=now_s - flight.sent_s > objective_s)
             return
         if made.skipped_steps == option.skipped_steps:
-            self.margin = self.margin.observe(choice.finish_seconds, now_s - flight.sent_s)
+            self.margin = self.margin.observe(
+                choice.finish_seconds, now_s - flight.sent_s, run.ticket.deadline_s - flight.sent_s
+            )
         if option.match is not None and option.match.worker != placement.worker:
             self.fetch_seconds += 0.1 * (made.fetch_seconds - self.fetch_seconds)
 

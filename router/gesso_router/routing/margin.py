@@ -17,6 +17,10 @@ class Margin:
     `rate * (1 - quantile)`, relative to itself: it settles where the share `quantile` of the images
     stays below (Robbins and Monro, 1951). Bounded, so that one stall cannot close the service, nor
     luck open it.
+
+    The factor is there to keep deadlines, so an error counts relative to the deadline's share
+    `least_share` where the estimate is shorter: who joins the batch makes a short image late by as
+    much as a long one, but not late.
     """
 
     factor: float = 1.25
@@ -24,23 +28,24 @@ class Margin:
     rate: float = 0.08
     lowest: float = 1.03
     highest: float = 1.8
+    least_share: float = 0.6
 
-    def observe(self, estimated_seconds: float, actual_seconds: float) -> Margin:
-        """After an image; an estimate or a time that is not above 0 teaches nothing."""
+    def observe(
+        self, estimated_seconds: float, actual_seconds: float, deadline_seconds: float
+    ) -> Margin:
+        """After an image that had `deadline_seconds` left when it was estimated.
+
+        An estimate or a time that is not above 0 teaches nothing.
+        """
         if not (estimated_seconds > 0 and actual_seconds > 0):
             return self
-        ratio = actual_seconds / estimated_seconds
+        against = max(estimated_seconds, self.least_share * deadline_seconds)
+        ratio = 1 + (actual_seconds - estimated_seconds) / against
         if not math.isfinite(ratio):
             return self
         step = self.quantile if ratio > self.factor else self.quantile - 1
         factor = self.factor * (1 + self.rate * step)
-        return Margin(
-            min(self.highest, max(self.lowest, factor)),
-            self.quantile,
-            self.rate,
-            self.lowest,
-            self.highest,
-        )
+        return replace(self, factor=min(self.highest, max(self.lowest, factor)))
 
 
 @dataclass(frozen=True)

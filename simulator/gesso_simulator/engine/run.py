@@ -239,7 +239,9 @@ class _Simulation:
                 match.similarity if match is not None else float("nan"),
             )
             if job.estimate_s > 0:
-                self.margin = self.margin.observe(job.estimate_s, leaves - job.sent_s)
+                self.margin = self.margin.observe(
+                    job.estimate_s, leaves - job.sent_s, deadline - job.sent_s
+                )
             if self.cache is not None:
                 prompt = int(self.run.workload.prompt[job.request])
                 k = job.skipped_steps

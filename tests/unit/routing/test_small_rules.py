@@ -20,7 +20,7 @@ def test_the_margin_settles_where_19_of_20_stay_below() -> None:
     for i in range(6000):
         ratio = rng.lognormvariate(0.0, 0.2)
         above += ratio > margin.factor and i >= 1000
-        margin = margin.observe(1.0, ratio)
+        margin = margin.observe(1.0, ratio, 1.5)
     assert above / 5000 == pytest.approx(0.05, abs=0.01)
     assert margin.factor == pytest.approx(1.39, abs=0.15)
 
@@ -28,13 +28,21 @@ def test_the_margin_settles_where_19_of_20_stay_below() -> None:
 def test_the_margin_stays_within_bounds() -> None:
     high = low = Margin()
     for _ in range(1000):
-        high, low = high.observe(1.0, 100.0), low.observe(1.0, 0.01)
+        high, low = high.observe(1.0, 100.0, 2.0), low.observe(1.0, 0.01, 2.0)
     assert (high.factor, low.factor) == (high.highest, low.lowest)
 
 
 @pytest.mark.parametrize("pair", [(0.0, 1.0), (1.0, 0.0), (1.0, float("inf")), (float("nan"), 1.0)])
 def test_times_that_cannot_be_teach_nothing(pair: tuple[float, float]) -> None:
-    assert Margin().observe(*pair) == Margin()
+    assert Margin().observe(*pair, 2.0) == Margin()
+
+
+def test_an_image_far_from_its_deadline_counts_by_what_it_is_late() -> None:
+    """Half a second more than estimated, of a deadline that is 10/3 s away, counts as a quarter."""
+    margin = Margin(factor=1.24)
+    assert margin.observe(0.5, 1.0, 10 / 3).factor > margin.factor
+    assert Margin(factor=1.26).observe(0.5, 1.0, 10 / 3).factor < 1.26
+    assert Margin(factor=1.26).observe(0.5, 1.0, 0.0).factor > 1.26
 
 
 def test_pace_follows_the_rate_and_forgets() -> None:

@@ -6,7 +6,8 @@ Capacity is that of the fleet at K = 0, measured once before, closed loop. For e
 Poisson stream of prompts is drawn, and played to every policy on a fleet of its own that has served a little
 before. Latencies count from when a request was due. Quality is CLIPScore by the tiny open_clip and the
 attribute checker's score, of a sample of what was served, relative to the same prompts and seeds at K = 0.
-An hour and a half, on a machine that does nothing else; a run that is there is not played again (--out).
+These are generated straight after the run, and how fast they come tells how fast the machine was by then.
+Two hours, on a machine that does nothing else; a run that is there is not played again (--out).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 import json
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,15 @@ ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "manifests" / "samples" / "tiny.yaml"
 OUT = ROOT / "bench" / "out"
 POLICIES = "QualityAware,ClipperHA,Nirvana,PromptAgnostic,BacklogPrice,LeastOutstanding"
+#: Colour and marker of each policy in the plot.
+MARKS = {
+    "QualityAware": ("#1b7f5c", "o"),
+    "BacklogPrice": ("#2f4a7c", "s"),
+    "PromptAgnostic": ("#8a5fa8", "^"),
+    "Nirvana": ("#c98a1b", "D"),
+    "ClipperHA": ("#b5432a", "v"),
+    "LeastOutstanding": ("#555555", "P"),
+}
 COLUMNS = ("in_slo_per_s", "attainment", "clip_score", "attributes")
 
 
@@ -48,7 +59,7 @@ def main() -> None:
     parser.add_argument("--loads", default="0.5,1,1.5", help="multiples of the K = 0 capacity")
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--slo", default="5x", help="seconds, or a multiple of an image in full")
-    parser.add_argument("--samples", type=int, default=120, help="images whose quality is measured")
+    parser.add_argument("--samples", type=int, default=200, help="images whose quality is measured")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=OUT / "live", help="folder of single runs")
     given = parser.parse_args()
@@ -128,7 +139,9 @@ async def _run(
         outcomes = await play(fleet.target, asked, slo, Board())
         drawn = quality.draw(outcomes, given.samples, given.seed)
         addresses = [address for _, address in fleet.workers().values()]
+        began = time.monotonic()
         reference = await quality.references(addresses, drawn) if drawn else []
+        speed = len(reference) / (time.monotonic() - began)
     measured = quality.measure(drawn, reference, given.seed) if drawn else None
     figures = summarise(outcomes, slo, given.seconds, [], measured)
     return {
@@ -139,6 +152,7 @@ async def _run(
         "attainment": figures["served_in_slo"] / max(1, len(outcomes)),
         "clip_score": measured.clip_score.value if measured else None,
         "attributes": measured.attributes.value if measured else None,
+        "speed_after_images_per_s": speed,
         **figures,
     }
 
@@ -156,8 +170,8 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
 def _markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table as docs/live.md has it."""
     lines = [
-        "| load | policy | images/s in SLO | attainment | CLIPScore | attributes | mean K | p95, s | lost |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| load | policy | in SLO/s | attainment | CLIPScore | attributes | mean K | p95, s | lost | speed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         told = ["-" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS]
@@ -166,6 +180,7 @@ def _markdown(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['mean_skipped_steps']:.1f}",
             f"{row['latency_p95_seconds']:.2f}",
             f"{row['lost']}",
+            f"{row['speed_after_images_per_s']:.2f}",
         )
         cells = (f"{row['load']:g}x", row["policy"], *told, *rest)
         lines.append(f"| {' | '.join(cells)} |")
@@ -177,17 +192,35 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     loads = sorted({row["load"] for row in rows})
-    figure = Figure(figsize=(4 * len(loads), 4), layout="constrained")
+    figure = Figure(figsize=(4 * len(loads), 4.4), layout="constrained")
     panels = figure.subplots(1, len(loads), sharey=True, squeeze=False)[0]
     for panel, load in zip(panels, loads, strict=True):
         for row in (r for r in rows if r["load"] == load and r["clip_score"] is not None):
-            at = (row["attainment"], row["clip_score"])
-            panel.plot(*at, "o", color="#2f4a7c")
-            panel.annotate(row["policy"], at, (4, 4), textcoords="offset points", fontsize=7)
+            colour, marker = MARKS.get(row["policy"], ("#555555", "x"))
+            error = row["quality"]["clip_score"]
+            bars = ([row["clip_score"] - error["low"]], [error["high"] - row["clip_score"]])
+            panel.errorbar(
+                row["attainment"],
+                row["clip_score"],
+                yerr=bars,
+                fmt=marker,
+                color=colour,
+                elinewidth=0.8,
+                label=row["policy"],
+            )
         panel.set_title(f"{load:g}x of the capacity at K = 0", fontsize=10)
         panel.set_xlabel("served in time")
+        panel.set_xlim(-0.03, 1.03)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("CLIPScore relative to K = 0")
+    shown = {
+        name: handle
+        for p in panels
+        for handle, name in zip(*p.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside lower center", ncols=6, frameon=False
+    )
     figure.savefig(path, dpi=110)
 
 

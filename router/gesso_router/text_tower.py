@@ -15,6 +15,7 @@ import numpy as np
 
 from gesso.builtin import builtin_path, is_builtin
 from gesso_router.embedding import Encode, Vector
+from gesso_router.tokenizing import served
 
 if TYPE_CHECKING:
     import torch
@@ -74,10 +75,11 @@ def encoder_of(model: Any, tokenizer: Any) -> Encode:
         del model.visual
     model.eval()
     tower = _Tower(model)
+    tokens = served(tokenizer)
 
     def encode(texts: Sequence[str]) -> Vector:
         with torch.inference_mode():
-            features = tower(tokenizer(list(texts)))
+            features = tower(tokens(list(texts)))
         vectors: Vector = features.float().numpy()
         return vectors
 

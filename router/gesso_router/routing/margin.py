@@ -28,6 +28,8 @@ class Margin:
     rate: float = 0.08
     lowest: float = 1.03
     highest: float = 1.8
+    #: A little more than 1 / highest, the longest estimate that the largest factor lets in: those near it count
+    #: in full.
     least_share: float = 0.6
 
     def observe(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from one_query import one_query
 
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso.vectors import packed
@@ -112,10 +112,6 @@ def test_a_bad_request_is_refused(changes: dict[str, object], field: str, allowe
     assert message.startswith(field)
     assert "not allowed" in message
     assert allowed in message
-
-
-def one_query(**fields: Any) -> worker_pb2.LookupRequest:
-    return worker_pb2.LookupRequest(queries=[worker_pb2.LookupQuery(**fields)])
 
 
 def test_a_lookup_needs_an_embedding_and_a_bounded_limit() -> None:

@@ -143,7 +143,9 @@ class Installed:
     def clear(self) -> None:
         """Leaves the cluster without Gesso, whatever there is of it."""
         kubectl = self.cluster.kubectl
-        kubectl("delete", "dsvc", "--all", "-A", "--timeout=30s", check=False)
+        # With all that they own: once their kind is gone too, the garbage collector may take a minute.
+        words = ("--cascade=foreground", "--timeout=90s")
+        kubectl("delete", "dsvc", "--all", "-A", *words, check=False, timeout=100.0)
         with suppress(RuntimeError):
             self.uninstall()
         crds = ("diffusionservices.gesso.dev", _MONITORS)

@@ -48,6 +48,14 @@ class ApiError(Exception):
         super().__init__(f"{status} {reason}: {message}" if status else message)
         self.status, self.reason, self.message = status, reason, message
 
+    @property
+    def owner_unknown(self) -> bool:
+        """Whether it has yet to learn of the owner's kind: those who check owners list kinds every 30 s only.
+
+        So it answers for half a minute after a CRD came, where OwnerReferencesPermissionEnforcement is on.
+        """
+        return self.status == 403 and "cannot find RESTMapping" in self.message
+
 
 def path_of(api_version: str, kind: str, namespace: str, name: str = "", sub: str = "") -> str:
     """The URL path of an object, or of its kind's list. Raises KeyError on a kind that is not known."""

@@ -41,6 +41,8 @@ GATHER_S = 0.1
 RESYNC_S = 300.0
 #: After an error of the API server, doubled up to the most.
 RETRY_S, MOST_RETRY_S = 1.0, 15.0
+#: The most where only the API server's next look at its kinds is waited for.
+SOON_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Runner:
                     failures, self._trouble = 0, ""
                 except ApiError as error:
                     failures += 1
-                    next_look_s = began + min(MOST_RETRY_S, RETRY_S * 2 ** (failures - 1))
+                    next_look_s = began + retry_s(failures, error)
                     if str(error) != self._trouble:
                         self._trouble = str(error)
                         self._tools.log.warning(
@@ -247,9 +249,9 @@ class Runner:
         body = self._tools.world.services.get(self.key)
         if body is None or error.status == 0:
             return
-        reason = {403: "Forbidden", 409: "Conflict", 422: "Invalid"}.get(error.status, "ApiError")
+        reason, message = told_of(error)
         before = self._control.status if self._control is not None else status_of(body)
-        await self._conditions(before, dict(body), reason, error.message, ("Ready",))
+        await self._conditions(before, dict(body), reason, message, ("Ready",))
 
     async def _conditions(
         self,
@@ -286,6 +288,23 @@ class Runner:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(GATHER_S, seconds))
             await asyncio.sleep(GATHER_S)
+
+
+def retry_s(failures: int, error: ApiError) -> float:
+    """Seconds until the next try, after so many failures in a row (1 or more)."""
+    most = SOON_S if error.owner_unknown else MOST_RETRY_S
+    return min(most, RETRY_S * 2 ** (failures - 1))
+
+
+def told_of(error: ApiError) -> tuple[str, str]:
+    """A condition's reason and message of what the API server refused."""
+    if error.owner_unknown:
+        return "KindNotKnownYet", (
+            "the API server has yet to learn of the kind DiffusionService: it looks for new kinds every 30 s; "
+            "tried again until then"
+        )
+    reasons = {403: "Forbidden", 409: "Conflict", 422: "Invalid"}
+    return reasons.get(error.status, "ApiError"), error.message
 
 
 def _generation(body: dict[str, object]) -> int:

@@ -11,7 +11,7 @@ from gesso_operator.cluster.applied import Applied
 from gesso_operator.cluster.guarded import GuardedApi
 from gesso_operator.cluster.manager import Manager
 from gesso_operator.cluster.names import Key
-from gesso_operator.cluster.runner import Tools
+from gesso_operator.cluster.runner import Tools, retry_s, told_of
 from gesso_operator.cluster.status_writer import StatusWriter, status_of
 from gesso_operator.cluster.world import World
 from gesso_operator.logs import Log
@@ -112,6 +112,20 @@ def test_a_status_that_makes_no_sense_begins_anew():
     assert status_of({}) == ServiceStatus()
     told = ServiceStatus(mix="0:2", desired_mix="0:2")
     assert status_of({"status": {"mix": "0:2", "desiredMix": "0:2"}}).mix == told.mix
+
+
+def test_a_kind_that_is_too_new_is_waited_for_and_told_as_such():
+    unknown = ApiError(
+        403,
+        "Forbidden",
+        'configmaps "a" is forbidden: cannot set blockOwnerDeletion in this case because cannot find RESTMapping '
+        'for APIVersion gesso.dev/v1alpha1 Kind DiffusionService: no matches for kind "DiffusionService"',
+    )
+    refused = ApiError(403, "Forbidden", 'cannot patch resource "statefulsets"')
+    assert [retry_s(n, unknown) for n in (1, 2, 3, 20)] == [1, 2, 2, 2]
+    assert [retry_s(n, refused) for n in (1, 2, 3, 20)] == [1, 2, 4, 15]
+    assert told_of(unknown)[0] == "KindNotKnownYet"
+    assert told_of(refused) == ("Forbidden", 'cannot patch resource "statefulsets"')
 
 
 async def test_nothing_is_written_by_one_who_does_not_lead():

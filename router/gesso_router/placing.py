@@ -19,7 +19,7 @@ from gesso_router.gate import ClipperGate, DeadlinePassedError
 from gesso_router.models import Models
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.clipper import Waiting, clipper_option
-from gesso_router.routing.door import is_calm, luckiest, with_reading
+from gesso_router.routing.door import Refusals, is_calm, luckiest, with_reading
 from gesso_router.routing.margin import Margin
 from gesso_router.routing.mean_quality import MeanQuality
 from gesso_router.routing.pace import Pace
@@ -65,6 +65,7 @@ class Placer:
         self.plan: Plan | None = None
         self.predictor = predictor
         self.margin = Margin()
+        self.refusals = Refusals()
         self.pace = Pace()
         self.fetch_seconds = 0.005
         self.gate = ClipperGate(fleet, service.spec.workers.max_batch, clock)
@@ -135,6 +136,7 @@ class Placer:
         ask = Ask(luckiest(run.options, self._deepest), steps, left)
         decision = self._route(ask, view, self._draw())
         if isinstance(decision, Refusal):
+            self.refusals = self.refusals.seen(True)
             raise refused(decision)
 
     async def place(self, run: Run) -> Placement:
@@ -160,6 +162,8 @@ class Placer:
             accept_late=bool(run.tried),
         )
         decision = self._route(ask, self.view(run.tried), self._draw())
+        if not run.tried:
+            self.refusals = self.refusals.seen(isinstance(decision, Refusal))
         if isinstance(decision, Refusal):
             raise unserved(run) if run.failed_on else refused(decision)
         self.pace = self.pace.arrived(now, self.models.steps_of(decision.option))

@@ -64,12 +64,13 @@ class Prompts:
             embedded = self._clock()
             run.embed_seconds = embedded - began
             left = run.ticket.deadline_s - embedded
+            usual = min(settings.lookup_longest, max(0.0, settings.lookup_share * left))
             with self._tracing.span(LOOKUP):
                 run.matches = await self._pool.lookup(
                     tenant,
                     run.embedding,
                     self._fleet.reachable,
-                    min(settings.lookup_longest, max(0.0, settings.lookup_share * left)),
+                    self._placer.refusals.reading_seconds(usual, embedded - run.ticket.arrived_s),
                 )
             run.lookup_seconds = self._clock() - embedded
             run.options = self._placer.options(run.matches, run.embedding)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from gesso_router.routing.quality import Option
@@ -20,6 +20,32 @@ from gesso_router.routing.view import FleetView
 CALM_SHARE = 0.25
 #: Prompts in reading that are reckoned with, for each worker: more would only cost time to count.
 MOST_READING = 16
+#: Where so large a share is refused, for every prompt that is given up there is another.
+MOST_REFUSED = 0.5
+#: A refusal that comes later than this is not at once; the rest of 50 ms is the way there and back.
+AT_ONCE_SECONDS = 0.03
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """The share of refused prompts lately: a running mean, each prompt counting `rate`."""
+
+    share: float = 0.0
+    rate: float = 0.05
+
+    def seen(self, refused: bool) -> Refusals:
+        """After a prompt was refused, or placed."""
+        return replace(self, share=self.share + self.rate * (refused - self.share))
+
+    def reading_seconds(self, usual: float, so_far: float) -> float:
+        """What a prompt's look-up may take that may usually take `usual` seconds, `so_far` after it came.
+
+        Under overload a shard may answer late, on a machine that is as busy as everyone. There a prompt is
+        worth no wait, since another stands in for it: who is to be refused learns of it at once.
+        """
+        if self.share < MOST_REFUSED:
+            return usual
+        return min(usual, max(0.0, AT_ONCE_SECONDS - so_far))
 
 
 def luckiest(options: Sequence[Option], deepest: int) -> tuple[Option, ...]:

@@ -10,6 +10,7 @@ from router_kit import Clock, Events, FixedEmbedder, ScriptedPool, job, router, 
 
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
+from gesso_router.routing.door import AT_ONCE_SECONDS
 
 
 class CountingEmbedder(FixedEmbedder):
@@ -82,3 +83,33 @@ async def test_other_policies_have_no_door() -> None:
     busy(made, 60)
     await asyncio.gather(made.generate(job(spec), Events()), return_exceptions=True)
     assert embedder.asked == 1
+
+
+async def test_where_most_are_refused_nobody_waits_for_a_late_shard() -> None:
+    class Late(ScriptedPool):
+        def __init__(self) -> None:
+            super().__init__()
+            self.allowed: list[float] = []
+
+        async def lookup(
+            self, tenant: str, embedding: Any, workers: Any, timeout_seconds: float
+        ) -> Any:
+            self.allowed.append(timeout_seconds)
+            return await super().lookup(tenant, embedding, workers, timeout_seconds)
+
+    pool, spec = Late(), service()
+    made = router(pool, Clock(), spec)
+    await made.generate(job(spec), Events())
+    busy(made, 60)
+    for _ in range(30):
+        with pytest.raises(RequestError):
+            await made.generate(job(spec), Events())
+    for name in ("a", "b"):
+        for i in range(60):
+            made.fleet.done(name, f"{name}-{i}", 100.0)
+    await made.generate(job(spec), Events())
+    assert pool.allowed[0] > 0.1
+    assert pool.allowed[1] <= AT_ONCE_SECONDS
+    for _ in range(20):
+        await made.generate(job(spec), Events())
+    assert pool.allowed[-1] == pool.allowed[0]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gesso.profile import Profile
 from gesso_router.routing.choose import ChoicePolicy, choose
-from gesso_router.routing.door import CALM_SHARE, is_calm, luckiest, with_reading
+from gesso_router.routing.door import (
+    AT_ONCE_SECONDS,
+    CALM_SHARE,
+    MOST_REFUSED,
+    Refusals,
+    is_calm,
+    luckiest,
+    with_reading,
+)
 from gesso_router.routing.quality import Match, Option
 from gesso_router.routing.view import Ask, FleetView, Refusal, WorkerView
 
@@ -81,3 +90,21 @@ def test_nobody_in_reading_changes_nothing() -> None:
     assert with_reading(view, 0, 25) is view
     empty = fleet()
     assert with_reading(empty, 3, 25) is empty
+
+
+def test_a_look_up_is_cut_short_only_where_most_are_refused() -> None:
+    refusals = Refusals()
+    assert refusals.reading_seconds(0.6, 0.01) == 0.6
+    for _ in range(10):
+        refusals = refusals.seen(True).seen(False)
+    assert refusals.reading_seconds(0.6, 0.01) == 0.6
+    for _ in range(20):
+        refusals = refusals.seen(True)
+    assert refusals.share > MOST_REFUSED
+    assert refusals.reading_seconds(0.6, 0.01) == pytest.approx(AT_ONCE_SECONDS - 0.01)
+    assert refusals.reading_seconds(0.005, 0.01) == 0.005
+    assert refusals.reading_seconds(0.6, 1.0) == 0.0
+    # An overload ends: a few that are placed, and everybody is waited for again.
+    for _ in range(14):
+        refusals = refusals.seen(False)
+    assert refusals.reading_seconds(0.6, 0.01) == 0.6

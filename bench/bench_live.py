@@ -70,7 +70,9 @@ def main() -> None:
     for load in map(float, given.loads.split(",")):
         for policy in given.policies.split(","):
             file = given.out / f"{policy}-{load:g}x.json"
-            if file.is_file() and (row := json.loads(file.read_text()))["about"] == about:
+            if file.is_file() and _usable(
+                row := json.loads(file.read_text()), about, given.samples
+            ):
                 console.print(f"{policy} at {load:g}x: from {file}")
             else:
                 console.print(f"{policy} at {load:g}x: {given.seconds:g} s")
@@ -84,12 +86,18 @@ def main() -> None:
     _plot(OUT / "live.png", rows)
 
 
+def _usable(row: dict[str, Any], about: dict[str, Any], samples: int) -> bool:
+    """Whether a run is one of those that are wanted, with the quality of enough images measured."""
+    served = row["served_in_slo"] + row["late"]
+    measured = row["quality"]["samples"] if row["quality"] else 0
+    return bool(row["about"] == about and measured >= min(samples, served))
+
+
 async def _about(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Capacity and SLO, measured once and kept: runs compare only under the same."""
     wanted = {
         "seconds": given.seconds,
         "slo": given.slo,
-        "samples": given.samples,
         "seed": given.seed,
         "warm_up_seconds": given.warm_up,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
@@ -141,7 +149,8 @@ async def _run(
         addresses = [address for _, address in fleet.workers().values()]
         began = time.monotonic()
         reference = await quality.references(addresses, drawn) if drawn else []
-        speed = len(reference) / (time.monotonic() - began)
+        made = sum(outcome.skipped_steps > 0 for outcome in drawn)
+        speed = made / (time.monotonic() - began) if made else None
     measured = quality.measure(drawn, reference, given.seed) if drawn else None
     figures = summarise(outcomes, slo, given.seconds, [], measured)
     return {
@@ -176,11 +185,12 @@ def _markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         told = ["-" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS]
         told[0] = f"{row['in_slo_per_s']:.2f}"
+        speed = row["speed_after_images_per_s"]
         rest = (
             f"{row['mean_skipped_steps']:.1f}",
             f"{row['latency_p95_seconds']:.2f}",
             f"{row['lost']}",
-            f"{row['speed_after_images_per_s']:.2f}",
+            "-" if speed is None else f"{speed:.2f}",
         )
         cells = (f"{row['load']:g}x", row["policy"], *told, *rest)
         lines.append(f"| {' | '.join(cells)} |")

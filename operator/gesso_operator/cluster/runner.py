@@ -293,7 +293,7 @@ class Runner:
 def retry_s(failures: int, error: ApiError) -> float:
     """Seconds until the next try, after so many failures in a row (1 or more)."""
     most = SOON_S if error.owner_unknown else MOST_RETRY_S
-    return min(most, RETRY_S * 2 ** (failures - 1))
+    return min(most, RETRY_S * 2.0 ** (failures - 1))
 
 
 def told_of(error: ApiError) -> tuple[str, str]:

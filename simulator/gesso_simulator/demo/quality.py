@@ -43,10 +43,13 @@ async def references(
     per_worker: int = 8,
     timeout_s: float = 120.0,
 ) -> list[bytes]:
-    """The drawn prompts generated in full, same seeds, straight on the workers (`host:port` each)."""
-    images: list[bytes] = [b""] * len(drawn)
-    done = 0
-    todo = iter(enumerate(drawn))
+    """The drawn prompts generated in full, same seeds, straight on the workers (`host:port` each).
+
+    What was served at K = 0 is that already.
+    """
+    images = [outcome.image if outcome.skipped_steps == 0 else b"" for outcome in drawn]
+    done = sum(map(bool, images))
+    todo = iter([(i, outcome) for i, outcome in enumerate(drawn) if not images[i]])
 
     async def generate(stub: WorkerAsyncStub) -> None:
         nonlocal done

@@ -28,9 +28,6 @@ ROUTER_MODULE = "gesso_router.server"
 _PORT_TRIES = 3
 #: Workers that share a few cores answer late, and a step on them takes long: the wait is worth it.
 FETCH_DEADLINE_MS = 1000
-#: They compute without a pause: where routers shared the processor with them as equals, a refusal that takes
-#: 3 ms of work would come after ten times that.
-WORKER_NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,6 @@ class LocalFleet:
                 start_seconds,
                 policy,
                 self._changed,
-                WORKER_NICENESS,
             )
 
         def router(number: int) -> Router:

@@ -46,13 +46,11 @@ class ManagedProcess:
         start_seconds: float = 120.0,
         policy: RestartPolicy | None = None,
         on_change: Callable[[], None] = lambda: None,
-        niceness: int = 0,
     ) -> None:
         """`address` gives the address of the next start, `command` its command line, `healthy` asks its health.
 
         `on_change` is called when it begins or ceases to serve. A process that is started again and does not
-        serve within `start_seconds` is killed, and counts as dead. `niceness`, from 0 to 19, has it yield the
-        processor to others.
+        serve within `start_seconds` is killed, and counts as dead.
         """
         self.name = name
         self.address = ""
@@ -73,7 +71,6 @@ class ManagedProcess:
         self._stopping = asyncio.Event()
         self._start_seconds = start_seconds
         self._on_change = on_change
-        self._niceness = niceness
         self._started = 0.0
 
     @property
@@ -102,7 +99,6 @@ class ManagedProcess:
                 "-m",
                 "gesso_operator.local.tether",
                 str(os.getpid()),
-                *(("--nice", str(self._niceness)) if self._niceness else ()),
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

@@ -1,11 +1,9 @@
-"""Runs a command that dies with its parent: `python -m gesso_operator.local.tether PID [--nice N] COMMAND...`.
+"""Runs a command that dies with its parent: `python -m gesso_operator.local.tether PARENT_PID COMMAND...`.
 
 On Linux the kernel sends SIGKILL when the parent dies (PR_SET_PDEATHSIG), and the command takes this
 process's place. Elsewhere this process stays, looks for its parent twice a second and kills its process
 group when the parent is gone. A wrapper rather than `preexec_fn`: that one runs Python between fork and
 exec, where gRPC's threads may hold locks.
-
-`--nice N` has it yield the processor to others, N from 0 to 19. It must lead a session of its own for that.
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ import platform
 import signal
 import subprocess
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.5
@@ -25,21 +21,10 @@ _POLL_SECONDS = 0.5
 def main(argv: list[str]) -> int:
     """Becomes, or minds, the command."""
     parent, command = int(argv[0]), argv[1:]
-    if command[0] == "--nice":
-        yield_to_others(int(command[1]))
-        command = command[2:]
     if platform.system() == "Linux":
         die_with_parent(parent)
         os.execvp(command[0], command)
     return mind(parent, command)
-
-
-def yield_to_others(niceness: int) -> None:
-    """Lowers the priority of this process and those that it starts."""
-    os.nice(niceness)
-    # Where sessions share the processor alike, whatever runs in them (sched_autogroup), the session's counts.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def die_with_parent(parent: int) -> None:

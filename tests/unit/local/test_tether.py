@@ -43,20 +43,6 @@ def test_exit_code_of_the_command_is_passed_on():
     assert subprocess.run([*tether, *command], check=False).returncode == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="there is no autogroup elsewhere")
-def test_a_command_yields_to_others():
-    told = "import os, pathlib; p = pathlib.Path('/proc/self/autogroup')"
-    told += "; print(os.nice(0), p.read_text().split()[-1] if p.exists() else 5)"
-    tether = [sys.executable, "-m", "gesso_operator.local.tether", str(os.getpid()), "--nice", "5"]
-    done = subprocess.run(
-        [*tether, sys.executable, "-c", told],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert (done.returncode, done.stdout.split()) == (0, [str(os.nice(0) + 5), "5"])
-
-
 def test_command_whose_parent_is_gone_already_does_not_start():
     command = [sys.executable, "-c", "print('started')"]
     tether = [sys.executable, "-m", "gesso_operator.local.tether", "1"]

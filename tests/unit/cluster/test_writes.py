@@ -118,8 +118,9 @@ def test_a_kind_that_is_too_new_is_waited_for_and_told_as_such():
     unknown = ApiError(
         403,
         "Forbidden",
-        'configmaps "a" is forbidden: cannot set blockOwnerDeletion in this case because cannot find RESTMapping '
-        'for APIVersion gesso.dev/v1alpha1 Kind DiffusionService: no matches for kind "DiffusionService"',
+        'configmaps "a" is forbidden: cannot set blockOwnerDeletion in this case because cannot find '
+        "RESTMapping for APIVersion gesso.dev/v1alpha1 Kind DiffusionService: no matches for kind "
+        '"DiffusionService"',
     )
     refused = ApiError(403, "Forbidden", 'cannot patch resource "statefulsets"')
     assert [retry_s(n, unknown) for n in (1, 2, 3, 20)] == [1, 2, 2, 2]

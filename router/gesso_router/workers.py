@@ -29,6 +29,7 @@ from gesso_router.fleet import CacheReport, Endpoint, Fleet, WorkerReport
 from gesso_router.lookups import Call, Lookups, Metadata
 from gesso_router.pool import WorkerFailedError
 from gesso_router.probes import Probes
+from gesso_router.routing.door import AT_ONCE_SECONDS
 from gesso_router.routing.quality import Match, Vector
 from gesso_router.settings import RouterSettings
 from gesso_router.spans import LOOKUP_METHOD
@@ -150,7 +151,9 @@ class WorkerPool:
         else:
             asked_now = [link.lookups.ask(query, timeout_seconds) for _, link in links]
             answers = [await answer for answer in asked_now]
-        self.unanswered_lookups += answers.count(None)
+        # One that was cut short so that a refusal comes at once says nothing of the shard.
+        if timeout_seconds > AT_ONCE_SECONDS:
+            self.unanswered_lookups += answers.count(None)
         reachable = {e.name for e in workers}
         matches: dict[tuple[str, str], Match] = {}
         for (endpoint, _), answer in zip(links, answers, strict=True):

@@ -75,6 +75,38 @@ def helm_of(tools: Tools, major: int) -> Path:
     return tools.go(f"helm{major}")
 
 
+def ownable(plane: ControlPlane, namespace: str, account: str) -> None:
+    """Waits until an account may make objects that a DiffusionService owns, by tries that make none.
+
+    The API server's check of owners lists kinds every 30 s, and refuses until then whoever is no
+    administrator. Raises AssertionError.
+    """
+    owner = {
+        "apiVersion": "gesso.dev/v1alpha1",
+        "kind": "DiffusionService",
+        "name": "any",
+        "uid": "00000000-0000-4000-8000-000000000000",
+        "blockOwnerDeletion": True,
+    }
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "owned", "namespace": namespace, "ownerReferences": [owner]},
+    }
+    words = (
+        "create",
+        "--dry-run=server",
+        f"--as=system:serviceaccount:{namespace}:{account}",
+        "-f",
+        "-",
+    )
+    told = json.dumps(body)
+    if not wait_for(
+        lambda: not plane.kubectl(*words, text=told, check=False).returncode, 35.0, 0.5
+    ):
+        raise AssertionError(plane.kubectl(*words, text=told, check=False).stderr)
+
+
 def served(plane: ControlPlane) -> None:
     """Waits until the API server serves DiffusionServices. Raises AssertionError."""
     plane.kubectl("wait", "--for=condition=Established", CRD, "--timeout=30s")

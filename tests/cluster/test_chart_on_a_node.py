@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 import yaml
-from cluster.chart_release import CRD, Release, helm_of
+from cluster.chart_release import CRD, Release, helm_of, ownable
 from cluster.installed import CHART, ROOT, chart_values
 from cluster.processes import wait_for
 
@@ -78,6 +78,8 @@ def test_the_rights_are_enough_to_look_after_a_service(cluster, release):
     service["spec"]["workers"]["replicas"] = 0
     service["spec"]["networkPolicy"] = True
     namespace = ("-n", release.namespace)
+    account = operator_pod(release)["spec"]["serviceAccountName"]
+    ownable(cluster, release.namespace, account)
     cluster.kubectl("apply", *namespace, "-f", "-", text=json.dumps(service))
     kinds = "cm,svc,deploy,sts,sa,pdb,netpol"
 
@@ -90,8 +92,7 @@ def test_the_rights_are_enough_to_look_after_a_service(cluster, release):
     def missing():
         return OWNED - {"configmap/mine-plan"} - owned()
 
-    # The API server may take 30 s to learn of a kind that was installed just now (KindNotKnownYet).
-    assert wait_for(lambda: not missing(), 45.0, 0.5), f"{missing()}\n{operator_log(release)}"
+    assert wait_for(lambda: not missing(), 30.0, 0.5), f"{missing()}\n{operator_log(release)}"
     assert wait_for(told, 30.0, 0.5)
     cluster.kubectl(
         *("patch", "dsvc", "mine", *namespace, "--type=merge", "-p"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+import socket
 
 import numpy as np
 import pytest
@@ -18,17 +17,13 @@ from gesso_router.workers import WorkerPool
 async def test_a_look_up_that_was_cut_short_is_not_the_shards_fault(
     seconds: float, counted: int
 ) -> None:
-    async def silent(reader: Any, writer: Any) -> None:
-        await reader.read()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    pool = WorkerPool(Fleet(50, 8, 3), RouterSettings())
-    worker = Endpoint("a", f"{host}:{port}", 0)
-    try:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        pool = WorkerPool(Fleet(50, 8, 3), RouterSettings())
+        worker = Endpoint("a", f"{host}:{port}", 0)
         pool.apply([worker])
-        assert await pool.lookup("", np.zeros(4, np.float32), [worker], seconds) == []
-        assert (pool.probed, pool.unanswered_lookups) == (1, counted)
-    finally:
-        await pool.close()
-        server.close()
+        try:
+            assert await pool.lookup("", np.zeros(4, np.float32), [worker], seconds) == []
+            assert (pool.probed, pool.unanswered_lookups) == (1, counted)
+        finally:
+            await pool.close()

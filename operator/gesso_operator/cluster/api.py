@@ -50,9 +50,10 @@ class ApiError(Exception):
 
     @property
     def owner_unknown(self) -> bool:
-        """Whether it has yet to learn of the owner's kind: those who check owners list kinds every 30 s only.
+        """Whether the API server has yet to learn of an owner's kind.
 
-        So it answers for half a minute after a CRD came, where OwnerReferencesPermissionEnforcement is on.
+        Where it checks owners (OwnerReferencesPermissionEnforcement) it lists kinds every 30 s only, and answers
+        so until then.
         """
         return self.status == 403 and "cannot find RESTMapping" in self.message
 

@@ -52,8 +52,8 @@ class ApiError(Exception):
     def owner_unknown(self) -> bool:
         """Whether the API server has yet to learn of an owner's kind.
 
-        Where it checks owners (OwnerReferencesPermissionEnforcement) it lists kinds every 30 s only, and answers
-        so until then.
+        Where it checks owners (OwnerReferencesPermissionEnforcement) it lists kinds every 30 s only, and
+        answers so until then.
         """
         return self.status == 403 and "cannot find RESTMapping" in self.message
 

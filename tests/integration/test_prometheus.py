@@ -52,6 +52,10 @@ def until(holds, seconds=DEADLINE_S):
     return found
 
 
+class NotReady(Exception):
+    """Prometheus listens already and is still replaying its log: 503 and a line of plain text."""
+
+
 class Server:
     """Prometheus' HTTP API."""
 
@@ -64,15 +68,17 @@ class Server:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 told = json.loads(answer.read())
         except urllib.error.HTTPError as error:
-            told = json.loads(error.read())
-            error.close()
+            with error:
+                if error.code == 503:
+                    raise NotReady from error
+                told = json.loads(error.read())
         assert told["status"] == "success", (query, told)
         return told["data"]
 
     def up(self):
         try:
             targets = self.ask("targets")["activeTargets"]
-        except OSError:
+        except (NotReady, OSError):
             return False
         faults = [t["lastError"] for t in targets if t["health"] == "down" and t["lastError"]]
         assert not [f for f in faults if "parse" in f or "invalid" in f], faults

@@ -20,7 +20,7 @@ from gesso_router.models import Models
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.clipper import Waiting, clipper_option
 from gesso_router.routing.door import Refusals, is_calm, luckiest, with_reading
-from gesso_router.routing.margin import Margin
+from gesso_router.routing.margin import Margins
 from gesso_router.routing.mean_quality import MeanQuality
 from gesso_router.routing.pace import Pace
 from gesso_router.routing.policies import (
@@ -64,7 +64,7 @@ class Placer:
         self.price_policy = price_policy or PRICE_POLICIES.get(self.policy, ChoicePolicy())
         self.plan: Plan | None = None
         self.predictor = predictor
-        self.margin = Margin()
+        self.margins = Margins()
         self.refusals = Refusals()
         self.pace = Pace()
         self.fetch_seconds = 0.005
@@ -103,7 +103,7 @@ class Placer:
             arrivals_per_second=self.pace.per_second(now),
             mean_steps=self.pace.mean_steps,
             fetch_seconds=self.fetch_seconds,
-            margin=self.margin.factor,
+            margin=self.margins.factor(most_refused=self.refusals.most),
             mean_quality=self._mean_quality.means,
         )
 
@@ -187,7 +187,7 @@ class Placer:
             self.gate.finished(placement.worker, missed=now_s - flight.sent_s > objective_s)
             return
         if made.skipped_steps == option.skipped_steps:
-            self.margin = self.margin.observe(
+            self.margins = self.margins.observe(
                 choice.finish_seconds, now_s - flight.sent_s, run.ticket.deadline_s - flight.sent_s
             )
         if option.match is not None and option.match.worker != placement.worker:

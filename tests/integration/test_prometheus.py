@@ -52,7 +52,7 @@ def until(holds, seconds=DEADLINE_S):
     return found
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """Prometheus listens already and is still replaying its log: 503 and a line of plain text."""
 
 
@@ -70,7 +70,7 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 503:
-                    raise NotReady from error
+                    raise NotReadyError from error
                 told = json.loads(error.read())
         assert told["status"] == "success", (query, told)
         return told["data"]
@@ -78,7 +78,7 @@ class Server:
     def up(self):
         try:
             targets = self.ask("targets")["activeTargets"]
-        except (NotReady, OSError):
+        except (NotReadyError, OSError):
             return False
         faults = [t["lastError"] for t in targets if t["health"] == "down" and t["lastError"]]
         assert not [f for f in faults if "parse" in f or "invalid" in f], faults

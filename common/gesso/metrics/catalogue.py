@@ -104,7 +104,7 @@ ROUTER = _part(
     ("plan_revision", "gauge", "Revision of the plan in force.", ()),
     ("plan_made_seconds", "gauge", "When the plan in force was made, unix seconds; 0 without one.", ()),
     ("min_relative_quality", "gauge", "The floor for predicted relative quality, by the service's spec.", ()),
-    ("estimate_margin", "gauge", "Actual over estimated latency, 95th percentile.", ()),
+    ("estimate_margin", "gauge", "Actual over estimated latency, 95th percentile; 99th where most are refused.", ()),
     ("worker_requests", "gauge", "Requests on a worker.", ("worker", "state")),
     ("worker_barred", "gauge", "1 while a worker is left alone, since requests on it failed again and again.",
      ("worker",)),

@@ -17,6 +17,7 @@ from gesso.rpc.v1 import router_pb2
 from gesso_operator.clients import Clients
 from gesso_operator.fleet import Member
 from gesso_operator.local.ports import free_port
+from gesso_operator.local.priority import YIELDING
 from gesso_operator.local.process import STOP_SECONDS, ManagedProcess, StartError
 from gesso_operator.local.restarts import RestartPolicy
 from gesso_operator.logs import Log
@@ -103,6 +104,7 @@ class LocalFleet:
                 start_seconds,
                 policy,
                 self._changed,
+                YIELDING,
             )
 
         def router(number: int) -> Router:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from gesso_operator.local.priority import Priority
 from gesso_operator.local.restarts import RestartPolicy, RestartState, after_exit
 from gesso_operator.logs import Log
 
@@ -46,11 +47,13 @@ class ManagedProcess:
         start_seconds: float = 120.0,
         policy: RestartPolicy | None = None,
         on_change: Callable[[], None] = lambda: None,
+        niceness: int = 0,
     ) -> None:
         """`address` gives the address of the next start, `command` its command line, `healthy` asks its health.
 
         `on_change` is called when it begins or ceases to serve. A process that is started again and does not
-        serve within `start_seconds` is killed, and counts as dead.
+        serve within `start_seconds` is killed, and counts as dead. `niceness`, 0 to 19, has it yield the
+        processor to others once it serves; until then it yields in any case.
         """
         self.name = name
         self.address = ""
@@ -71,6 +74,8 @@ class ManagedProcess:
         self._stopping = asyncio.Event()
         self._start_seconds = start_seconds
         self._on_change = on_change
+        self._niceness = niceness
+        self._priority: Priority | None = None
         self._started = 0.0
 
     @property
@@ -106,6 +111,7 @@ class ManagedProcess:
                 env=self._environment,
                 start_new_session=True,
             )
+        self._priority = Priority(self._process.pid, self._niceness)
         self._log.info("started", process=self.name, pid=self._process.pid, address=self.address)
 
     async def until_serving(self) -> None:
@@ -117,10 +123,7 @@ class ManagedProcess:
         try:
             while not ended.done():
                 if await self._healthy(self.address):
-                    self.serving = True
-                    self.message = ""
-                    self._healthy_since = time.monotonic()
-                    self._log.info("serving", process=self.name, address=self.address)
+                    self._serves()
                     return
                 await asyncio.wait({ended}, timeout=PROBE_SECONDS)
         finally:
@@ -200,13 +203,12 @@ class ManagedProcess:
                 await asyncio.wait_for(asyncio.shield(process.wait()), pause)
             if process.returncode is not None or self._stopping.is_set():
                 break
+            if self._priority is not None:
+                self._priority.keep(serving=self.serving)
             if await self._healthy(self.address):
                 misses = 0
                 if not self.serving:
-                    self.serving = True
-                    self.message = ""
-                    self._healthy_since = time.monotonic()
-                    self._log.info("serving", process=self.name, address=self.address)
+                    self._serves()
                     self._on_change()
             elif self.serving:
                 misses += 1
@@ -219,6 +221,14 @@ class ManagedProcess:
         await process.wait()
         if not self._stopping.is_set():
             self._signal(signal.SIGKILL)
+
+    def _serves(self) -> None:
+        self.serving = True
+        self.message = ""
+        self._healthy_since = time.monotonic()
+        if self._priority is not None:
+            self._priority.keep(serving=True)
+        self._log.info("serving", process=self.name, address=self.address)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

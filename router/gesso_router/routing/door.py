@@ -37,13 +37,18 @@ class Refusals:
         """After a prompt was refused, or placed."""
         return replace(self, share=self.share + self.rate * (refused - self.share))
 
+    @property
+    def most(self) -> bool:
+        """Whether most prompts are refused."""
+        return self.share >= MOST_REFUSED
+
     def reading_seconds(self, usual: float, so_far: float) -> float:
         """What a prompt's look-up may take that may usually take `usual` seconds, `so_far` after it came.
 
         Under overload a shard may answer late, on a machine that is as busy as everyone. There a prompt is
         worth no wait, since another stands in for it: who is to be refused learns of it at once.
         """
-        if self.share < MOST_REFUSED:
+        if not self.most:
             return usual
         return min(usual, max(0.0, AT_ONCE_SECONDS - so_far))
 

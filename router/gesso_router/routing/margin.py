@@ -51,6 +51,31 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class Margins:
+    """The usual margin, and a strict one for where most are refused.
+
+    Usually the queue is shorter than deadlines allow, and few images come near the margin. Where most are
+    refused, every image that is let in stands at its edge, so that the share above its quantile is late; and a
+    place that one may miss its deadline in is better given to nobody, as workers have enough to do.
+    """
+
+    usual: Margin = Margin()
+    strict: Margin = Margin(quantile=0.99)
+
+    def observe(
+        self, estimated_seconds: float, actual_seconds: float, deadline_seconds: float
+    ) -> Margins:
+        """After an image; see `Margin.observe`."""
+        seconds = estimated_seconds, actual_seconds, deadline_seconds
+        return Margins(self.usual.observe(*seconds), self.strict.observe(*seconds))
+
+    def factor(self, *, most_refused: bool) -> float:
+        """What estimates are multiplied by."""
+        usual = self.usual.factor
+        return max(usual, self.strict.factor) if most_refused else usual
+
+
+@dataclass(frozen=True)
 class Drift:
     """How slow a worker is against the profile that it tells, 1 being as told.
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from gesso.plan import Plan
 from gesso_operator.planning import Decision, Observation, PlannerState, RouterReport
+from gesso_router.routing.door import Refusals
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.margin import Margin
+from gesso_router.routing.margin import Margins
 from gesso_router.routing.pace import Pace
 from gesso_router.routing.policies import Route
 from gesso_router.routing.quality import Match, Option
@@ -101,7 +102,8 @@ class _Simulation:
         self.draws: list[float] = rng.random(n).tolist()
         self.arrivals: list[float] = run.workload.arrival_s.tolist()
         self.plan: Plan | None = None
-        self.margin = Margin()
+        self.margins = Margins()
+        self.refusals = Refusals()
         self.pace = Pace()
         self.dispatched = 0
         self.came = 0
@@ -175,7 +177,7 @@ class _Simulation:
             self.pace.per_second(now) if self.batched else 0.0,
             self.pace.mean_steps if self.batched else 1.0,
             0.0,
-            self.margin.factor,
+            self.margins.factor(most_refused=self.refusals.most),
             self.demand.mean_quality,
         )
         options = self.demand.options(request, now)
@@ -183,6 +185,8 @@ class _Simulation:
         route = self.system.route
         assert route is not None
         choice = route(ask, view, self.draws[request])
+        if attempt == 1:
+            self.refusals = self.refusals.seen(not isinstance(choice, Choice))
         if not isinstance(choice, Choice):
             (self.record.shed if attempt == 1 else self.record.lost)(request)
             return
@@ -239,7 +243,7 @@ class _Simulation:
                 match.similarity if match is not None else float("nan"),
             )
             if job.estimate_s > 0:
-                self.margin = self.margin.observe(
+                self.margins = self.margins.observe(
                     job.estimate_s, leaves - job.sent_s, deadline - job.sent_s
                 )
             if self.cache is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from gesso.profile import Profile
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.margin import Drift, Margin
+from gesso_router.routing.margin import Drift, Margin, Margins
 from gesso_router.routing.pace import Pace
 from gesso_router.routing.quality import Match
 
@@ -35,6 +35,19 @@ def test_the_margin_stays_within_bounds() -> None:
 @pytest.mark.parametrize("pair", [(0.0, 1.0), (1.0, 0.0), (1.0, float("inf")), (float("nan"), 1.0)])
 def test_times_that_cannot_be_teach_nothing(pair: tuple[float, float]) -> None:
     assert Margin().observe(*pair, 2.0) == Margin()
+
+
+def test_where_most_are_refused_the_margin_is_strict() -> None:
+    rng, margins, above, usually_above = random.Random(1), Margins(), 0, 0
+    for i in range(12000):
+        ratio = rng.lognormvariate(0.0, 0.1)
+        if i >= 2000:
+            above += ratio > margins.factor(most_refused=True)
+            usually_above += ratio > margins.factor(most_refused=False)
+        margins = margins.observe(1.0, ratio, 1.5)
+    assert above / 10000 < 0.015
+    assert usually_above / 10000 == pytest.approx(0.05, abs=0.01)
+    assert margins.factor(most_refused=False) == margins.usual.factor
 
 
 def test_an_image_far_from_its_deadline_counts_by_what_it_is_late() -> None:

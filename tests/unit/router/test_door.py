@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,3 +114,28 @@ async def test_where_most_are_refused_nobody_waits_for_a_late_shard() -> None:
     for _ in range(20):
         await made.generate(job(spec), Events())
     assert pool.allowed[-1] == pool.allowed[0]
+
+
+async def test_where_most_are_refused_images_that_come_close_to_their_deadlines_are_not_let_in() -> (
+    None
+):
+    """The strict margin holds while the overload lasts, and no longer."""
+    pool, spec, clock = ScriptedPool(), service(), Clock()
+    made = router(pool, clock, spec)
+    made.embedder = CountingEmbedder()
+    usual = made.view().margin
+    busy(made, 60)
+    for _ in range(20):
+        with pytest.raises(RequestError):
+            await made.generate(job(spec), Events())
+    placer = made._placer
+    assert placer.refusals.most
+    placer.margins = replace(placer.margins, strict=replace(placer.margins.strict, factor=1.5))
+    assert made.view().margin == 1.5
+    for worker in ("a", "b"):
+        for i in range(60):
+            made.fleet.done(worker, f"{worker}-{i}", clock())
+    for _ in range(20):
+        await made.generate(job(spec), Events())
+    assert not placer.refusals.most
+    assert made.view().margin <= usual

@@ -33,7 +33,6 @@ from rich.table import Table
 
 from gesso.builtin import TINY_CLIP, builtin_path
 from gesso.codebook import FILE_NAME, read_codebook
-from gesso.placement import COPIES
 
 OUT = Path(__file__).parent / "out"
 ROWS = ("lookup", "alternatives", "tenants", "fetch", "eviction", "placement", "store")
@@ -186,11 +185,13 @@ def show(report: Mapping[str, Any]) -> None:
     console.print(table)
     for log, rows in report.get("placement", {}).items():
         for r in rows:
-            recall = r[f"recall_at_1_copies_{COPIES}"]
+            recall, alone = (
+                r[placing.recall_of(r["probes"], copies)] for copies in (r["copies"], 1)
+            )
             console.print(
-                f"placement, {log}: recall@1 {recall:.3f} with {r['probes']} probes at {r['shards']} shards "
-                f"(one copy: {r['recall_at_1_copies_1']:.3f}); one that joins moves "
-                f"{r['moved_when_one_joins']:.3f} (fair: {r['fair_share']:.3f})"
+                f"placement, {log}: of {r['shards']} shards {r['copies']} know of an entry and "
+                f"{r['probes']} are asked, recall@1 {recall:.3f} (one knows: {alone:.3f}); one that joins "
+                f"moves {r['moved_when_one_joins']:.3f} (fair: {r['fair_share']:.3f})"
             )
     for log, rows in report.get("eviction", {}).items():
         for r in rows:

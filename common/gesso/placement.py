@@ -3,7 +3,8 @@
 The space is cut at centroids (spherical k-means, Dhillon & Modha 2001); neighbouring centroids form a cell.
 A cell goes to a worker by rendezvous hashing (Thaler & Ravishankar 1998) with bounded loads (Mirrokni et al.,
 SODA 2018): to its highest-ranked worker that is not full. An entry is told to the `COPIES` workers that answer
-for what is nearest, and a look-up asks the nearest `PROBES`: near a border either side knows.
+for what is nearest, and a look-up asks the nearest `PROBES`: near a border either side knows. In a fleet of up
+to `ALL_KNOW` everybody is told, so that a look-up asks one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ F32 = NDArray[np.float32]
 COPIES: Final = 4
 #: Workers that a look-up asks.
 PROBES: Final = 2
+#: Up to so many workers all know of every entry: there it takes twice the telling, half the asking, and finds
+#: all. What a look-up costs hardly depends on how much an index holds.
+ALL_KNOW: Final = 8
 #: With fewer workers a look-up asks them all.
 PLACED_FROM: Final = 5
 #: A worker's cells weigh at most so many times the mean.
@@ -82,10 +86,20 @@ class Placement:
         names = tuple(sorted(set(workers)))
         return cls(codebook, names, owners_of(codebook.weights, names))
 
+    @property
+    def copies(self) -> int:
+        """Workers that know of an entry."""
+        return len(self.workers) if len(self.workers) <= ALL_KNOW else COPIES
+
+    @property
+    def probes(self) -> int:
+        """Workers that a look-up asks."""
+        return 1 if len(self.workers) <= ALL_KNOW else PROBES
+
     @cached_property
     def version(self) -> str:
-        """Equal where codebook and workers are."""
-        text = "\n".join((self.codebook.version, *self.workers))
+        """Equal where codebook, workers and what they are told are."""
+        text = "\n".join((self.codebook.version, str(self.copies), *self.workers))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gesso.builtin import builtin_path, is_builtin
 from gesso.codebook import FILE_NAME, read_codebook
-from gesso.placement import PLACED_FROM, PROBES, Codebook, Placement
+from gesso.placement import PLACED_FROM, Codebook, Placement
 from gesso_router.fleet import Endpoint
 from gesso_router.routing.quality import Vector
 
@@ -58,7 +58,7 @@ class Probes:
             return reachable
         names = {e.name for e in reachable}
         nearest = placement.nearest(embedding, len(placement.workers))
-        chosen = set([n for n in nearest if n in names][:PROBES])
+        chosen = set([n for n in nearest if n in names][: placement.probes])
         return [e for e in reachable if e.name in chosen or not self._settled(e.name)]
 
     def _settled(self, worker: str) -> bool:

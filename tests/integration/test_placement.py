@@ -1,4 +1,4 @@
-"""A router's look-ups on real shards over gRPC: two of eight are asked, whoever comes and goes."""
+"""A router's look-ups on real shards over gRPC: one is asked where all know, else two."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 
 from shard_fleet import PRINT, FleetOfShards, fleet_of, latents, unit, until
 
-from gesso.placement import PROBES
+from gesso.placement import ALL_KNOW, PROBES
 from gesso.rpc.v1 import router_pb2
+from gesso_router import probes
 from gesso_router.control import Control
 from gesso_router.errors import RequestError
 from gesso_router.fleet import Endpoint, Fleet
@@ -24,7 +25,7 @@ from gesso_router.settings import RouterSettings
 from gesso_router.workers import WorkerPool
 from gesso_worker.cache import announcer
 
-NAMES = tuple(f"worker-{i}" for i in range(8))
+NAMES = tuple(f"worker-{i}" for i in range(ALL_KNOW + 2))
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announcer, "PAUSE_S", 0.01)
     monkeypatch.setattr(announcer, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(announcer, "RETRY_S", 0.05)
+    # Who has anything left to tell is asked, so that nothing is missed at any time.
+    monkeypatch.setattr(probes, "MOST_UNANNOUNCED", 0)
 
 
 @pytest.fixture
@@ -61,7 +64,8 @@ async def settled(pool: WorkerPool, fleet: FleetOfShards, endpoints: list[Endpoi
     members = fleet.members.values()
     await until(lambda: all(m.servicer.announcer is not None for m in members))
     await until(lambda: not any(m.servicer.announcer.unannounced for m in members))
-    await until(lambda: len(pool.probes.asked(row, endpoints)) <= PROBES)
+    few = 1 if len(endpoints) <= ALL_KNOW else PROBES
+    await until(lambda: len(pool.probes.asked(row, endpoints)) <= few)
 
 
 async def found(
@@ -77,18 +81,18 @@ async def found(
     return hits / len(rows), (pool.probed - before) / len(rows)
 
 
-async def test_two_of_eight_shards_are_asked_and_find_what_any_of_them_holds(
+async def test_two_of_ten_shards_are_asked_and_find_what_any_of_them_holds(
     fleet: FleetOfShards, pool: WorkerPool
 ) -> None:
     rows = unit(160)
     made = {}
     for i, row in enumerate(rows):
-        member = fleet.members[NAMES[i % 8]]
+        member = fleet.members[NAMES[i % len(NAMES)]]
         made[str(member.shard.insert("t", PRINT, row, latents(i)))] = i
     endpoints = apply(pool, fleet, 1)
-    await until(lambda: len(pool._fleet.reachable) == 8)
+    await until(lambda: len(pool._fleet.reachable) == len(NAMES))
     # Nobody has been told yet: all are asked, and nothing is missed.
-    assert await found(pool, rows[:8], made, endpoints) == (1.0, pytest.approx(8, abs=6))
+    assert await found(pool, rows[:8], made, endpoints) == (1.0, pytest.approx(9, abs=7))
     await settled(pool, fleet, endpoints)
     assert await found(pool, rows, made, endpoints) == (1.0, 2.0)
     near = rows + 0.1 * unit(160, seed=5)
@@ -100,23 +104,53 @@ async def test_two_of_eight_shards_are_asked_and_find_what_any_of_them_holds(
     # One leaves: its entries go with it, those of the others are found as before.
     await fleet.remove(NAMES[5])
     endpoints = apply(pool, fleet, 2)
-    stayed = [i for i in range(160) if i % 8 != 5]
+    stayed = [i for i in range(160) if i % len(NAMES) != 5]
     numbers = {entry: stayed.index(i) for entry, i in made.items() if i in stayed}
-    await until(lambda: len(pool._fleet.reachable) == 7)
+    await until(lambda: len(pool._fleet.reachable) == len(NAMES) - 1)
     assert (await found(pool, rows[stayed], numbers, endpoints))[0] == 1.0
     await settled(pool, fleet, endpoints)
     assert await found(pool, rows[stayed], numbers, endpoints) == (1.0, 2.0)
 
     # One joins, and takes entries in.
-    await fleet.add("worker-8")
+    await fleet.add("worker-10")
     endpoints = apply(pool, fleet, 3)
     await settled(pool, fleet, endpoints)
     new = unit(1, seed=77)[0]
-    entry = fleet.members["worker-8"].shard.insert("t", PRINT, new, latents(0))
+    entry = fleet.members["worker-10"].shard.insert("t", PRINT, new, latents(0))
     await settled(pool, fleet, endpoints)
     (match, *_) = await pool.lookup("t", new, endpoints, 5.0)
-    assert (match.entry_id, match.worker) == (entry, "worker-8")
+    assert (match.entry_id, match.worker) == (entry, "worker-10")
     assert await found(pool, rows[stayed], numbers, endpoints) == (1.0, 2.0)
+
+
+async def test_one_is_asked_while_all_know_and_two_when_the_fleet_has_grown(
+    pool: WorkerPool,
+) -> None:
+    async with fleet_of(*NAMES[:ALL_KNOW]) as fleet:
+        pool.probes.learn(fleet.codebook)
+        rows = unit(80)
+        made = {}
+        for i, row in enumerate(rows):
+            member = fleet.members[NAMES[i % ALL_KNOW]]
+            made[str(member.shard.insert("t", PRINT, row, latents(i)))] = i
+        near = rows + 0.1 * unit(80, seed=5)
+        near = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+        endpoints = apply(pool, fleet, 1)
+        await until(lambda: len(pool._fleet.reachable) == ALL_KNOW)
+        await settled(pool, fleet, endpoints)
+        assert await found(pool, near, made, endpoints) == (1.0, 1.0)
+        for count, name in enumerate(NAMES[ALL_KNOW:], start=ALL_KNOW + 1):
+            await fleet.add(name)
+            endpoints = apply(pool, fleet, count)
+            # Whoever has yet to learn is asked, too: nothing is missed meanwhile.
+            assert (await found(pool, rows, made, endpoints))[0] == 1.0
+            await settled(pool, fleet, endpoints)
+            assert await found(pool, rows, made, endpoints) == (1.0, 2.0)
+        for left, name in enumerate(NAMES[ALL_KNOW:], start=1):
+            await fleet.remove(name)
+            endpoints = apply(pool, fleet, ALL_KNOW + 2 + left)
+        await settled(pool, fleet, endpoints)
+        assert await found(pool, near, made, endpoints) == (1.0, 1.0)
 
 
 async def test_what_a_flagged_image_left_is_gone_everywhere(
@@ -147,13 +181,13 @@ async def test_a_shard_that_dies_hides_only_what_it_held(
     rows = unit(80)
     made = {}
     for i, row in enumerate(rows):
-        member = fleet.members[NAMES[i % 8]]
+        member = fleet.members[NAMES[i % len(NAMES)]]
         made[str(member.shard.insert("t", PRINT, row, latents(i)))] = i
     endpoints = apply(pool, fleet, 1)
     await settled(pool, fleet, endpoints)
     await fleet.members[NAMES[2]].server.stop(None)
-    await until(lambda: len(pool._fleet.reachable) == 7)
-    stayed = [i for i in range(80) if i % 8 != 2]
+    await until(lambda: len(pool._fleet.reachable) == len(NAMES) - 1)
+    stayed = [i for i in range(80) if i % len(NAMES) != 2]
     numbers = {entry: stayed.index(i) for entry, i in made.items() if i in stayed}
     reachable = pool._fleet.reachable
     recall, asked = await found(pool, rows[stayed], numbers, reachable)

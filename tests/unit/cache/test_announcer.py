@@ -11,7 +11,7 @@ from one_query import one_query, only_answer
 from shard_fleet import PRINT, FleetOfShards, Member, fleet_of, latents, unit, until
 
 from gesso.codebook import to_bytes
-from gesso.placement import COPIES, Placement
+from gesso.placement import Placement
 from gesso.rpc.v1 import worker_pb2
 from gesso.vectors import packed, unpacked
 from gesso_worker.cache import announcer
@@ -19,7 +19,7 @@ from gesso_worker.cache.policy import entry_bytes
 from gesso_worker.cache.records import Post
 from gesso_worker.cache.signposts import Signposts
 
-NAMES = tuple(f"worker-{i}" for i in range(8))
+NAMES = tuple(f"worker-{i}" for i in range(10))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,9 @@ def expected(fleet: FleetOfShards, made: dict[str, tuple[str, np.ndarray]]) -> d
         name: {
             entry
             for entry, (holder, row) in made.items()
-            if holder != name and holder in fleet.members and name in placed.nearest(row, COPIES)
+            if holder != name
+            and holder in fleet.members
+            and name in placed.nearest(row, placed.copies)
         }
         for name in fleet.members
     }
@@ -108,7 +110,7 @@ async def test_what_is_evicted_or_gains_levels_is_told() -> None:
 
 
 async def test_who_joins_is_told_its_share_and_no_more_is_sent() -> None:
-    async with fleet_of(*NAMES[:7]) as fleet:
+    async with fleet_of(*NAMES[:9]) as fleet:
         made = fill(fleet, 140)
         await fleet.place()
         await until_known(fleet, made)
@@ -124,13 +126,13 @@ async def test_who_joins_is_told_its_share_and_no_more_is_sent() -> None:
                 return life
 
             member.peers.announce = counted
-        joined = await fleet.add(NAMES[7])
+        joined = await fleet.add(NAMES[9])
         await fleet.place()
         await until_known(fleet, made)
         await fleet.settled()
         after = expected(fleet, made)
         new = sum(len(after[n] - before.get(n, set())) for n in after)
-        assert 0 < len(after[NAMES[7]]) <= sum(c for a, c in sent if a == joined.address)
+        assert 0 < len(after[NAMES[9]]) <= sum(c for a, c in sent if a == joined.address)
         assert sum(count for _, count in sent) <= 1.5 * new
         assert new < sum(map(len, after.values())) / 2
 
@@ -177,7 +179,11 @@ async def test_a_worker_that_does_not_answer_holds_up_nobody() -> None:
             await member.stub.Place(request, timeout=5)
         placed = Placement.of(fleet.codebook, NAMES)
         wanted = {
-            n: {e for e, (h, row) in made.items() if h != n and n in placed.nearest(row, COPIES)}
+            n: {
+                e
+                for e, (h, row) in made.items()
+                if h != n and n in placed.nearest(row, placed.copies)
+            }
             for n in fleet.members
         }
         await until(lambda: known_to(fleet) == wanted)

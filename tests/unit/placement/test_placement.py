@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gesso.builtin import builtin_path
 from gesso.codebook import FILE_NAME, CodebookError, from_bytes, read_codebook, to_bytes
-from gesso.placement import BOUND, COPIES, PROBES, Codebook, Placement, moved, owners_of, rank
+from gesso.placement import ALL_KNOW, BOUND, Codebook, Placement, moved, owners_of, rank
 
 
 def unit(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
@@ -148,7 +148,10 @@ def test_parts_that_do_not_fit_are_refused(change: dict, named: str) -> None:
         Codebook(**{**parts, **change})
 
 
-def test_the_tiny_models_codebook_finds_the_nearest_of_eight_shards_by_two_probes() -> None:
+@pytest.mark.parametrize(("workers", "recall"), [(ALL_KNOW, 1.0), (ALL_KNOW + 1, 0.95)])
+def test_the_tiny_models_codebook_finds_the_nearest_by_few_probes(
+    workers: int, recall: float
+) -> None:
     from gesso_router.text_tower import load_encoder
     from gesso_worker.models.tiny.captions import caption
     from gesso_worker.models.tiny.scenes import mutate, sample_scene
@@ -159,12 +162,13 @@ def test_the_tiny_models_codebook_finds_the_nearest_of_eight_shards_by_two_probe
     held = encode([caption(s, rng) for s in scenes])
     asked = encode([caption(mutate(s, rng), rng) for s in scenes[:300]])
     book = read_codebook(builtin_path("builtin://tiny-clip") / FILE_NAME)
-    placed = Placement.of(book, [f"worker-{i}" for i in range(8)])
-    known = [set(placed.nearest(row, COPIES)) for row in held]
+    placed = Placement.of(book, [f"worker-{i}" for i in range(workers)])
+    known = [set(placed.nearest(row, placed.copies)) for row in held]
     nearest = (asked @ held.T).argmax(axis=1)
     found = [
-        bool(known[n] & set(placed.nearest(q, PROBES))) for n, q in zip(nearest, asked, strict=True)
+        bool(known[n] & set(placed.nearest(q, placed.probes)))
+        for n, q in zip(nearest, asked, strict=True)
     ]
-    assert np.mean(found) >= 0.95
+    assert np.mean(found) >= recall
     loads = np.bincount([placed.workers.index(placed.nearest(row, 1)[0]) for row in held])
     assert loads.max() <= 2 * loads.mean()

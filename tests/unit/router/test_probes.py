@@ -11,7 +11,7 @@ from router_kit import PREDICTOR, Clock, ScriptedPool, service
 
 from gesso.builtin import builtin_path
 from gesso.codebook import FILE_NAME, CodebookError, read_codebook
-from gesso.placement import PLACED_FROM, PROBES
+from gesso.placement import ALL_KNOW, PLACED_FROM, PROBES
 from gesso.rpc.v1 import worker_pb2
 from gesso_router.core import Router
 from gesso_router.fleet import Endpoint, Fleet
@@ -20,7 +20,7 @@ from gesso_router.probes import MOST_UNANNOUNCED, Probes, find_codebook
 from gesso_router.workers import report_of
 
 BOOK = read_codebook(builtin_path("builtin://tiny-clip") / FILE_NAME)
-NAMES = [f"worker-{i}" for i in range(8)]
+NAMES = [f"worker-{i}" for i in range(ALL_KNOW + 2)]
 ALL = [Endpoint(n, f"h:{i + 1}", 0) for i, n in enumerate(NAMES)]
 
 
@@ -31,7 +31,7 @@ def rows(count: int) -> np.ndarray:
 
 @pytest.fixture
 def probes() -> Probes:
-    """Of eight workers that go by the placement in force."""
+    """Of ten workers that go by the placement in force."""
     made = Probes()
     made.apply(NAMES)
     made.learn(BOOK)
@@ -39,9 +39,9 @@ def probes() -> Probes:
     return made
 
 
-def settle(probes: Probes) -> None:
+def settle(probes: Probes, names: list[str] = NAMES) -> None:
     assert probes.placement is not None
-    for name in NAMES:
+    for name in names:
         probes.reported(name, probes.placement.version, 0)
 
 
@@ -50,6 +50,21 @@ def test_the_two_nearest_owners_are_asked(probes: Probes) -> None:
     for row in rows(40):
         asked = {e.name for e in probes.asked(row, ALL)}
         assert asked == set(probes.placement.nearest(row, PROBES))
+
+
+def test_of_a_fleet_where_all_know_one_is_asked(probes: Probes) -> None:
+    names = NAMES[:ALL_KNOW]
+    probes.apply(names)
+    settle(probes, names)
+    assert probes.placement is not None
+    asked = []
+    for row in rows(200):
+        (one,) = probes.asked(row, ALL[:ALL_KNOW])
+        assert one.name == probes.placement.nearest(row, 1)[0]
+        asked.append(one.name)
+        (other,) = probes.asked(row, [e for e in ALL[:ALL_KNOW] if e != one])
+        assert other.name == probes.placement.nearest(row, 2)[1]
+    assert set(asked) == set(names)
 
 
 def test_in_place_of_one_that_cannot_be_reached_the_next_is_asked(probes: Probes) -> None:
@@ -94,9 +109,9 @@ def test_without_a_codebook_or_under_another_size_all_are_asked(probes: Probes) 
 
 
 def test_after_a_change_of_the_fleet_all_are_asked_until_they_know(probes: Probes) -> None:
-    probes.apply(NAMES[:7])
-    assert probes.asked(rows(1)[0], ALL[:7]) == ALL[:7]
-    assert all(probes.behind(n) for n in NAMES[:7])
+    probes.apply(NAMES[:9])
+    assert probes.asked(rows(1)[0], ALL[:9]) == ALL[:9]
+    assert all(probes.behind(n) for n in NAMES[:9])
 
 
 def test_a_codebook_lies_beside_its_model(tmp_path: Path) -> None:

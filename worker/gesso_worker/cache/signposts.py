@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gesso.placement import COPIES, Placement
+from gesso.placement import Placement
 from gesso_worker.cache.directory import Directory, Partition
 from gesso_worker.cache.latent_file import Embedding
 from gesso_worker.cache.policy import entry_bytes
@@ -143,5 +143,5 @@ def targets(placement: Placement, holder: str, embedding: Embedding) -> tuple[st
     """Who is told of an entry that `holder` has; none where the codebook is for embeddings of another size."""
     if embedding.size != placement.codebook.dimensions:
         return ()
-    nearest = placement.nearest(embedding, COPIES)
+    nearest = placement.nearest(embedding, placement.copies)
     return tuple(name for name in nearest if name != holder)

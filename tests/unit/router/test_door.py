@@ -116,10 +116,7 @@ async def test_where_most_are_refused_nobody_waits_for_a_late_shard() -> None:
     assert pool.allowed[-1] == pool.allowed[0]
 
 
-async def test_where_most_are_refused_images_that_come_close_to_their_deadlines_are_not_let_in() -> (
-    None
-):
-    """The strict margin holds while the overload lasts, and no longer."""
+async def test_the_strict_margin_holds_while_most_are_refused_and_no_longer() -> None:
     pool, spec, clock = ScriptedPool(), service(), Clock()
     made = router(pool, clock, spec)
     made.embedder = CountingEmbedder()

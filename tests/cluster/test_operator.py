@@ -61,6 +61,30 @@ def test_two_operators_and_one_acts(
             assert spec["leaseTransitions"] >= 1
 
 
+def test_a_service_that_went_while_nobody_could_tell_is_let_go(
+    api_server: Any, crd: None, namespace: str, tmp_path: Path
+) -> None:
+    if not hasattr(api_server, "kill_api_server"):
+        pytest.skip("a cluster that was given is not killed")
+    api_server.kubectl("apply", "-n", namespace, "-f", "-", text=SAMPLE)
+    with operator(api_server.kubeconfig, "op", namespace, tmp_path) as op:
+        eventually("workers", lambda: get(api_server, namespace, "sts/tiny-worker"))
+        # No watch is open while it is deleted.
+        os.kill(op.process.pid, signal.SIGSTOP)
+        api_server.kill_api_server()
+        api_server.start_api_server()
+        api_server.kubectl("delete", "dsvc/tiny", "-n", namespace, "--wait=false")
+        # One that starts anew remembers nothing of it: watches cannot go on where they stopped.
+        api_server.kill_api_server()
+        api_server.start_api_server()
+        os.kill(op.process.pid, signal.SIGCONT)
+        eventually("it hears of it", lambda: op.said("missed_deletions"), 60)
+        api_server.kubectl("delete", "sts/tiny-worker", "-n", namespace)
+        for _ in range(5):
+            assert not get(api_server, namespace, "sts/tiny-worker")
+            time.sleep(1)
+
+
 def test_it_writes_no_finalizer_no_annotation_and_no_status_twice(
     api_server: Any, crd: None, namespace: str, tmp_path: Path
 ) -> None:

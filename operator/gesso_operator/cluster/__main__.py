@@ -27,6 +27,7 @@ from gesso_operator.cluster.names import API_VERSION, Key
 from gesso_operator.cluster.objects import Defaults
 from gesso_operator.cluster.runner import Tools
 from gesso_operator.cluster.status_writer import StatusWriter
+from gesso_operator.cluster.sweep import Sweep
 from gesso_operator.cluster.watch import Watches
 from gesso_operator.cluster.web import Web
 from gesso_operator.cluster.world import World
@@ -87,6 +88,8 @@ async def serve(flags: Flags, log: Log) -> int:
         raise UsageError(f"--http: port {flags.port}: {error.strerror or error}") from None
     log.info("up", pod=flags.pod, http_port=port, namespaces=",".join(flags.namespaces) or "all")
     opening = asyncio.create_task(_open(watches, api, log), name="open")
+    sweep = Sweep(plain, world, flags.namespaces, log)
+    sweeping = asyncio.create_task(sweep.run(), name="sweep")
     leading = asyncio.create_task(leadership.run(stop), name="lease")
     stopping = asyncio.create_task(stop.wait(), name="signal")
     await asyncio.wait((watches.ended, leading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +101,7 @@ async def serve(flags: Flags, log: Log) -> int:
                 log.error("failed", detail=f"{what} ended: {ended.exception()!r}")
         stop.set()
     opening.cancel()
+    sweeping.cancel()
     await manager.stop()
     await asyncio.wait({leading}, timeout=10.0)
     await watches.stop()

@@ -12,15 +12,20 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import kopf
 
-from gesso_operator.cluster.names import API_VERSION, MANAGER
+from gesso_operator.cluster.names import API_VERSION, MANAGER, Key
 
 DEADLINE_S = 10.0
 _CONNECTIONS = 32
 _TOKEN_SECONDS = 300.0
+#: Objects of a page of a list.
+_PAGE = 500
+#: Of objects their metadata only: a list of whole pods would be most of the memory that is ever needed.
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 Object = dict[str, Any]
 
 #: Plural names by apiVersion and kind.
@@ -125,6 +130,25 @@ class Api:
                 return None
             raise
 
+    async def names(
+        self, api_version: str, kind: str, namespace: str = "", selector: str = ""
+    ) -> set[Key]:
+        """What there is of a kind, in all namespaces where none is named; `selector` is of labels.
+
+        Raises ApiError, also where the list is too old to be read to its end.
+        """
+        found: set[Key] = set()
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        while True:
+            path = f"{path_of(api_version, kind, namespace)}?{urlencode(query)}"
+            page = await self.call("GET", path, accept=_METADATA)
+            for item in page.get("items") or ():
+                meta = item["metadata"]
+                found.add(Key(meta["namespace"], meta["name"]))
+            query["continue"] = (page.get("metadata") or {}).get("continue") or ""
+            if not query["continue"]:
+                return found
+
     async def serves(self, group_version: str) -> bool:
         """Whether the API server knows a group and version. Raises ApiError."""
         try:
@@ -175,13 +199,18 @@ class Api:
                 raise
 
     async def call(
-        self, method: str, path: str, body: Object | None = None, content: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         """One request. Raises ApiError, also when the deadline passes or nobody answers."""
         if self._session is None or self._info is None:
             raise ApiError(0, "NotConnected", "the API server's address is not known yet")
         self._renew()
-        headers = {**self._headers, "Accept": "application/json", "Content-Type": content}
+        headers = {**self._headers, "Accept": accept, "Content-Type": content}
         text = None if body is None else json.dumps(body)
         try:
             async with (

@@ -22,12 +22,17 @@ class GuardedApi(Api):
         self._api, self._leads = api, leads
 
     async def call(
-        self, method: str, path: str, body: Object | None = None, content: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         """As `Api.call`; raises ApiError where it would write without leading."""
         if method != "GET" and not self._leads():
             raise ApiError(0, "NotLeading", _TOLD)
-        return await self._api.call(method, path, body, content)
+        return await self._api.call(method, path, body, content, accept)
 
 
 class GuardedClients(Clients):

@@ -11,6 +11,8 @@ from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.records import PodRecord, mark, pod_record
 
 Body = Mapping[str, Any]
+#: An object by its kind and key.
+Thing = tuple[str, Key]
 
 
 class World:
@@ -20,7 +22,10 @@ class World:
         """Empty."""
         self.services: dict[Key, Body] = {}
         self._pods: dict[Key, dict[str, PodRecord]] = {}
-        self._marks: dict[tuple[str, Key], str] = {}
+        self._marks: dict[Thing, str] = {}
+        self._owners: dict[Thing, Key] = {}
+        #: How often something that was known has been listed again: what went meanwhile is told by nobody.
+        self.relisted = 0
         self._listeners: list[Callable[[Key, bool], None]] = []
 
     def on_change(self, listener: Callable[[Key, bool], None]) -> None:
@@ -36,10 +41,41 @@ class World:
         """The mark of an owned object as last seen; None where there is none, or nobody looks at its kind."""
         return self._marks.get((kind, key))
 
+    def known(self) -> dict[Thing, str]:
+        """All that is known to exist, with what tells it from another of its name."""
+        found = {(names.KIND, k): _uid(b) for k, b in self.services.items()}
+        for service, pods in self._pods.items():
+            found |= {("Pod", Key(service.namespace, n)): p.uid for n, p in pods.items()}
+        return found | self._marks
+
+    def gone(self, thing: Thing) -> None:
+        """Something that was known is not there any more, though no watch told."""
+        kind, key = thing
+        meta: dict[str, Any] = {"namespace": key.namespace, "name": key.name}
+        if kind == names.KIND:
+            self.service_event("DELETED", {"metadata": meta})
+            return
+        if kind == "Pod":
+            near = (s for s, pods in self._pods.items() if key.name in pods)
+            service = next((s for s in near if s.namespace == key.namespace), None)
+        else:
+            service = self._owners.get(thing)
+        if service is None:
+            return
+        body = {"kind": kind, "metadata": meta | {"labels": {names.LABEL_SERVICE: service.name}}}
+        (self.pod_event if kind == "Pod" else self.owned_event)("DELETED", body)
+
     def service_event(self, kind: str | None, body: Body) -> None:
         """A DiffusionService came, changed or went; that its status did is nobody's business but ours."""
         key = _key(body)
         before = self.services.get(key)
+        if before is not None and kind != "DELETED":
+            self.relisted += kind is None
+            if _uid(before) != _uid(body):
+                # Another of its name: the watch was away while one went and the next came.
+                del self.services[key]
+                self._tell(key, False)
+                before = None
         if kind == "DELETED":
             self.services.pop(key, None)
             self._pods.pop(key, None)
@@ -55,6 +91,7 @@ class World:
             return
         pods = self._pods.setdefault(service, {})
         before = pods.get(key.name)
+        self.relisted += kind is None and before is not None
         if kind == "DELETED":
             pods.pop(key.name, None)
         else:
@@ -68,10 +105,12 @@ class World:
         if service is None:
             return
         before = self._marks.get(key)
+        self.relisted += kind is None and before is not None
         if kind == "DELETED":
             self._marks.pop(key, None)
+            self._owners.pop(key, None)
         else:
-            self._marks[key] = mark(body)
+            self._marks[key], self._owners[key] = mark(body), service
         if self._marks.get(key) != before:
             self._tell(service, True)
 
@@ -84,6 +123,10 @@ def _asked(body: Body) -> tuple[object, ...]:
     """What a user wants of a service: it changes with the spec, or when it is to go."""
     meta = body["metadata"]
     return meta.get("uid"), meta.get("generation"), meta.get("deletionTimestamp")
+
+
+def _uid(body: Body) -> str:
+    return str(body["metadata"].get("uid", ""))
 
 
 def _without_labels(pod: PodRecord | None) -> PodRecord | None:

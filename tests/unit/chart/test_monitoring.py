@@ -8,7 +8,7 @@ import pytest
 import yaml
 from chart_kit import ROOT
 
-from gesso.metrics.catalogue import SAMPLES
+from gesso.metrics.catalogue import ROUTER, SAMPLES
 
 RULES = ROOT / "manifests" / "rules" / "gesso.yaml"
 DASHBOARDS = sorted((ROOT / "manifests" / "dashboards").glob("*.json"))
@@ -54,6 +54,26 @@ def test_every_alert_says_what_to_do():
         assert rule["alert"].startswith("Gesso")
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_what_every_router_tells_of_a_worker_is_not_added_up():
+    asked = [e for d in DASHBOARDS for e in expressions(d)] + [rule["expr"] for rule in rules()]
+    shared = [s.name for s in ROUTER if "worker" in s.labels]
+    found = [e for e in asked if any(re.search(rf"{name}\b", e) for name in shared)]
+    assert found
+    for expression in found:
+        assert expression.startswith("max by (namespace, worker"), expression
+
+
+def test_unanswered_shards_are_counted_against_the_shards_that_were_asked():
+    asked = [e for d in DASHBOARDS for e in expressions(d)] + [rule["expr"] for rule in rules()]
+    found = [e for e in asked if "gesso_router_unanswered_lookups_total" in e]
+    assert len(found) == 2
+    for expression in found:
+        assert set(NAME.findall(expression)) == {
+            "gesso_router_unanswered_lookups_total",
+            "gesso_router_probed_shards_total",
+        }
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda p: p.stem)

@@ -18,6 +18,7 @@ from chart_kit import (
 )
 
 from gesso.api.base import GROUP
+from gesso_operator.cluster import names
 
 
 @pytest.fixture(scope="module", params=VALUE_SETS, ids=lambda name: name.replace(" ", "-"))
@@ -168,6 +169,17 @@ def test_the_service_and_the_monitor_select_the_operator(helm):
     ):
         assert selector.items() <= chosen.items()
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+
+
+def test_the_operator_may_go_wherever_it_asks(helm):
+    (policy,) = of_kind(rendered(helm, VALUE_SETS["everything"]), "NetworkPolicy")
+    ports = {}
+    for rule in policy["spec"]["egress"]:
+        for to in rule.get("to", []):
+            component = to["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+            ports[component] = {p["port"] for p in rule["ports"]}
+    assert {names.GRPC_PORT, names.HTTP_PORT, names.CONTROL_PORT} <= ports["router"]
+    assert names.WORKER_PORT in ports["worker"]
 
 
 def test_the_crd_is_kept_where_asked_for(helm):

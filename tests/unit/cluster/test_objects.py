@@ -87,6 +87,12 @@ def test_an_edit_of_the_slo_restarts_nothing_and_one_of_the_ladder_does():
     assert router_hash(before) != router_hash(policy)
 
 
+def test_what_the_page_shows_reaches_routers_that_are_up():
+    modes = [service(router={"console": mode}) for mode in ("Off", "Private", "Full")]
+    assert len({router_hash(s) for s in modes}) == 3
+    assert len({worker_hash(s) for s in modes}) == 1
+
+
 def test_templates_of_administrator_and_user_are_laid_over_but_take_no_pod_away():
     admin = {
         "metadata": {"labels": {"team": "a"}},
@@ -183,6 +189,9 @@ def test_what_is_optional_is_there_when_asked_for(policy):
     (port,) = [p for p in container["ports"] if p["name"] == endpoint["port"]]
     assert flag(container, "--metrics") == f"0.0.0.0:{port['containerPort']}"
     assert ("PodMonitor", "tiny-router") in found
+    for name in ("tiny-router", "tiny-worker"):
+        (endpoint,) = found["PodMonitor", name]["spec"]["podMetricsEndpoints"]
+        assert endpoint["interval"] == "15s", "alerts look at the last two minutes"
     if policy:
         let_in = found["NetworkPolicy", "tiny-worker"]["spec"]["ingress"]
         everybody = [rule["ports"][0]["port"] for rule in let_in if "from" not in rule]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gesso.api import DiffusionService
+from gesso.api import DiffusionService, RouterSpec
 from gesso_operator.cluster import names
 from gesso_operator.cluster.objects.common import (
     MODEL_FOLDER,
@@ -104,6 +104,7 @@ def router_hash(service: DiffusionService) -> str:
             spec.router.embedding,
             spec.workers.max_batch,
             *_guarded(service),
+            *_shown(service),
         ]
     )
 
@@ -112,6 +113,12 @@ def _guarded(service: DiffusionService) -> list[Object]:
     """Nothing where nothing is guarded: pods of a service that says nothing of it stay as they are."""
     security = service.spec.security
     return [_dump(security)] if security.on else []
+
+
+def _shown(service: DiffusionService) -> list[str]:
+    """Nothing where the page shows what it shows unless somebody says otherwise."""
+    console = service.spec.router.console
+    return [] if console == RouterSpec().console else [console]
 
 
 def _dump(model: Any) -> Object:

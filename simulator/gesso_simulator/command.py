@@ -20,6 +20,7 @@ from rich.progress import (
 
 from gesso.api import DiffusionService, load_service
 from gesso.builtin import TINY_CLIP
+from gesso.outputs import check_file, writing
 from gesso.profile_table import read_profile
 from gesso_router.routing.predictors.thresholds import NIRVANA_STEPS
 from gesso_simulator.baselines.static import is_static, play, with_mix
@@ -68,14 +69,13 @@ class Options:
 
 
 def run(options: Options, out: Console, err: Console) -> None:
-    """Simulates and reports: the table to `out`, progress to `err`. Raises ValueError on bad input."""
-    for name, path in (
-        ("json", options.json),
-        ("plot", options.plot),
-        ("requests", options.requests),
-    ):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise ValueError(f"{name}: {path} is not allowed: its folder is not there")
+    """Simulates and reports: the table to `out`, progress to `err`.
+
+    Raises ValueError on bad input, OutputError where a report could not be written in the end.
+    """
+    check_file("--json", options.json)
+    check_file("--plot", options.plot)
+    check_file("--requests", options.requests)
     service = load_service(options.service) if options.service else None
     resolved = resolve(options, service)
     names = policy_names(options.policies, service, resolved)
@@ -184,13 +184,16 @@ def _write(
     out: Console,
 ) -> None:
     if options.json:
-        write_document(options.json, document(run, options.seed, figures, bounds))
+        with writing("--json", options.json):
+            write_document(options.json, document(run, options.seed, figures, bounds))
         out.print(f"figures: {options.json}", markup=False)
     if options.plot:
-        write_plot(options.plot, run, tuple(results.values()), bounds)
+        with writing("--plot", options.plot):
+            write_plot(options.plot, run, tuple(results.values()), bounds)
         out.print(f"plot: {options.plot}", markup=False)
     if options.requests:
-        write_requests(options.requests, run, results.values())
+        with writing("--requests", options.requests):
+            write_requests(options.requests, run, results.values())
         out.print(f"requests: {options.requests}", markup=False)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gesso.cli.console import EXIT_FAILED, EXIT_USAGE, CliError
+from gesso.api_key import key_of
+from gesso.cli.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CliError
+from gesso.cli.extras import require
 
 
 def bench(
@@ -49,20 +50,27 @@ def bench(
     """Plays an open-loop load on a service that is up: each request goes out when it is due.
 
     Latencies count from when a request was due. An API key is read from GESSO_API_KEY. Exit code 1:
-    requests were lost or failed.
+    requests were lost or failed. Ctrl-C ends the load, and what has ended by then is told (exit code 130).
     """
-    if find_spec("gesso_simulator") is None or find_spec("aiohttp") is None:
-        raise CliError("the load generator is not installed: pip install 'gesso[simulator]'")
+    require("simulator", "aiohttp", *(("matplotlib",) if plot else ()))
     from gesso.csv_input import InputError
+    from gesso.outputs import OutputError
     from gesso_simulator.bench.load import make_load
     from gesso_simulator.bench.main import bench as run
     from gesso_simulator.bench.send import Terms
 
-    terms = Terms(slo, min_quality, api_key=os.environ.get("GESSO_API_KEY", ""))
     try:
+        api_key = key_of(os.environ.get("GESSO_API_KEY"), "GESSO_API_KEY")
+        terms = Terms(slo, min_quality, api_key=api_key or "")
         load = make_load(rate, seconds, trace, scale, prompts, seed)
         figures = run(url, load, terms, json, plot)
     except (InputError, ValueError) as error:
         raise CliError(str(error), EXIT_USAGE) from None
+    except OutputError as error:
+        raise CliError(str(error)) from None
+    if figures is None:
+        raise CliError("interrupted before a request had ended: nothing is told", EXIT_INTERRUPTED)
+    if figures["interrupted"]:
+        raise typer.Exit(EXIT_INTERRUPTED)
     if figures["lost"] or figures["failed"]:
         raise typer.Exit(EXIT_FAILED)

@@ -9,6 +9,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+#: As a shell tells a program that SIGINT ended.
+EXIT_INTERRUPTED = 130
 
 
 class CliError(Exception):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gesso.api_key import OPTION, key_of
 from gesso.cli.console import EXIT_USAGE, CliError, err, say
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def generate(wish: Wish, target: str, timeout_s: float, door: Door = Door()) -> 
         raise CliError(
             f"-o {wish.output}: the folder {wish.output.parent} does not exist", EXIT_USAGE
         )
+    try:
+        api_key = key_of(door.api_key, OPTION)
+    except ValueError as error:
+        raise CliError(str(error), EXIT_USAGE) from None
     # Imported here: gRPC takes longer to import than `gesso validate` takes in all.
     from gesso.client import Client, GenerateError, InvalidRequestError, Progress
     from gesso.client import Wish as Asked
@@ -69,7 +74,7 @@ def generate(wish: Wish, target: str, timeout_s: float, door: Door = Door()) -> 
     authority = None if door.authority is None else _read(door.authority)
     try:
         with (
-            Client(target, api_key=door.api_key, tls=door.tls, authority=authority) as client,
+            Client(target, api_key=api_key, tls=door.tls, authority=authority) as client,
             err.status("waiting") as spinner,
         ):
 

@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 from gesso.api import DiffusionService, SpecError, load_service
 from gesso.api.local_state import LocalState, StateDir
 from gesso.cli.console import EXIT_USAGE, CliError, err, note, say
+from gesso.cli.extras import FLEET, FLEET_EXTRAS, require
 from gesso.cli.find import flag
 
 SUPERVISOR = "gesso_operator.local.supervisor"
@@ -41,10 +41,7 @@ def up(
     `supervisor_flags` go to the supervisor as they are.
     """
     service = read_service(file)
-    if find_spec("gesso_operator") is None:
-        raise CliError(
-            "gesso_operator is not installed: pip install 'gesso[operator,router,worker]'"
-        )
+    require(FLEET_EXTRAS, *FLEET)
     place = StateDir(state_dir) if state_dir else StateDir.of(service.name)
     if place.alive:
         raise CliError(

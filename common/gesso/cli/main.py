@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from gesso.cli import generate as generating
 from gesso.cli import simulate as simulating
 from gesso.cli import status as reporting
 from gesso.cli.console import EXIT_USAGE, CliError, note, say
+from gesso.cli.extras import FLEET, FLEET_EXTRAS, require
 from gesso.logs import Form
 
 app = typer.Typer(
@@ -143,8 +143,8 @@ def demo(
     ] = "5x",
 ) -> None:
     """Serves prompts at a swinging load with the tiny model, and shows what Gesso does with them."""
-    if find_spec("gesso_simulator") is None:
-        raise CliError("gesso_simulator is not installed: pip install 'gesso[simulator]'")
+    require(f"{FLEET_EXTRAS},simulator", *FLEET, "matplotlib", "PIL")
+    from gesso.outputs import make_folder
     from gesso_simulator.demo.main import run
     from gesso_simulator.scenarios.build import slo_seconds
 
@@ -152,6 +152,10 @@ def demo(
         slo_seconds(slo, 1.0)
     except ValueError as error:
         raise CliError(f"--{error}", EXIT_USAGE) from None
+    try:
+        make_folder("--out", out)
+    except ValueError as error:
+        raise CliError(str(error), EXIT_USAGE) from None
     code = run(seconds=seconds, out=out, kill_worker=kill_worker, slo=slo)
     if code:
         raise typer.Exit(code)
@@ -192,9 +196,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Tells what the planner would do at a rate: mix, expected quality, share in time, and why."""
-    for part in ("operator", "router", "simulator"):
-        if find_spec(f"gesso_{part}") is None:
-            raise CliError(f"gesso_{part} is not installed: pip install 'gesso[{part}]'")
+    require("operator,router", "scipy", "safetensors")
     from gesso.cli.plan import Question, run
 
     asked = Question(rate, current, sweep, profile, quality_table, tuple(model or ()), as_json)
@@ -217,8 +219,9 @@ def profile(
     ] = None,
 ) -> None:
     """Measures a service's models on this machine, for `gesso plan` and `gesso simulate` --profile."""
-    if find_spec("gesso_worker") is None or find_spec("torch") is None:
-        raise CliError("gesso_worker is not installed: pip install 'gesso[worker]'")
+    require("worker", "torch", "diffusers", "faiss")
+    if plot is not None:
+        require("simulator", "matplotlib")
     from gesso.cli.profiling import profile as measured
 
     measured(lifecycle.read_service(file), output, plot, max_batch, repeats, threads)

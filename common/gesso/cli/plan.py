@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,11 @@ _SWEEP_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.25
 #: Beyond these shares a sweep goes on in larger steps until the fleet refuses images.
 _SWEEP_GROWTH = 1.25
 _MOST_ROWS = 40
+#: No fleet is asked for more or, but for nothing, less; beyond, the plan's figures lose their digits.
+_LEAST_RATE, _MOST_RATE = 1e-9, 1e6
+_MOST_WORKERS = 4096
+_LEAST_SECONDS, _MOST_SECONDS = 1e-3, 3600.0
+_COUNT = re.compile(r"\d{1,9}")
 _MODEL = re.compile(r"([a-z]([a-z0-9-]*[a-z0-9])?):([^:]+):([^:]+)")
 
 
@@ -50,17 +54,17 @@ def parse_mix(text: str, variants: Sequence[tuple[str, int]]) -> Mix:
     names = {model or str(k): (model, k) for model, k in variants}
     bad = CliError(
         f"--current: {text} is not allowed: like 0:5,25:1, with levels of the ladder and other models "
-        f"({', '.join(names)})",
+        f"({', '.join(names)}), 1 to {_MOST_WORKERS} workers in all",
         EXIT_USAGE,
     )
     mix: dict[tuple[str, int], int] = {}
     for part in text.split(","):
         name, _, count = part.partition(":")
         variant = names.get(name.strip())
-        if variant is None or variant in mix or not count.strip().isdecimal():
+        if variant is None or variant in mix or not _COUNT.fullmatch(count.strip()):
             raise bad
         mix[variant] = int(count)
-    if not any(mix.values()):
+    if not 1 <= sum(mix.values()) <= _MOST_WORKERS:
         raise bad
     return mix
 
@@ -74,11 +78,12 @@ def parse_models(texts: Sequence[str]) -> tuple[OtherModel, ...]:
             made = OtherModel(match[1], float(match[3]), float(match[4])) if match else None
         except ValueError:
             made = None
-        sound = made and 0 < made.quality <= 1 and 0 < made.seconds < math.inf
+        sound = made and 0 < made.quality <= 1 and _LEAST_SECONDS <= made.seconds <= _MOST_SECONDS
         if made is None or not sound or made.name in models:
             raise CliError(
                 f"--model: {text} is not allowed: NAME:QUALITY:SECONDS, each name once (a-z, 0-9 and -), "
-                "quality relative to the own model's (above 0, at most 1), seconds of an image (above 0)",
+                "quality relative to the own model's (above 0, at most 1), seconds of an image "
+                f"({_LEAST_SECONDS:g} to {_MOST_SECONDS:g})",
                 EXIT_USAGE,
             )
         models[made.name] = made
@@ -90,9 +95,10 @@ def run(service: DiffusionService, asked: Question) -> None:
     allowed.
     """
     rate = asked.rate
-    if rate is not None and (not math.isfinite(rate) or rate < 0):
+    if rate and not _LEAST_RATE <= rate <= _MOST_RATE:
         raise CliError(
-            f"--rate: {rate} is not allowed: images per second, 0 or more, finite", EXIT_USAGE
+            f"--rate: {rate} is not allowed: images per second, 0 or {_LEAST_RATE:g} to {_MOST_RATE:.0f}",
+            EXIT_USAGE,
         )
     if rate is None and not asked.sweep:
         raise CliError("--rate: missing: a rate in images per second, or --sweep", EXIT_USAGE)

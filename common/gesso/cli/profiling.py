@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gesso.api import DiffusionService
-from gesso.cli.console import CliError, err, note, say
+from gesso.cli.console import EXIT_USAGE, CliError, err, say
+from gesso.outputs import OutputError, check_file, check_picture, writing
 from gesso.profile_file import ProfileFile
 
 
@@ -23,9 +24,11 @@ def profile(
     from gesso_worker.engine import ModelLoadError
     from gesso_worker.profiler.service import measure_service
 
-    for path in filter(None, (output, plot)):
-        if not path.absolute().parent.is_dir():
-            raise CliError(f"{path}: no such folder")
+    try:
+        check_file("--output", output)
+        check_picture("--plot", plot)
+    except ValueError as error:
+        raise CliError(str(error), EXIT_USAGE) from None
     workers = service.spec.workers
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
@@ -44,22 +47,22 @@ def profile(
             )
         except ModelLoadError as error:
             raise CliError(str(error)) from None
-    output.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    if plot is not None:
-        _plot(found, plot)
     _tell(found)
+    try:
+        _write(found, output, plot)
+    except OutputError as error:
+        raise CliError(str(error)) from None
     say(f"written: {output}" + (f", {plot}" if plot is not None else ""))
 
 
-def _plot(found: ProfileFile, path: Path) -> None:
-    try:
+def _write(found: ProfileFile, output: Path, plot: Path | None) -> None:
+    with writing("--output", output):
+        output.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if plot is not None:
         from gesso_simulator.profile_plot import plot_profile
-    except ImportError:
-        note(
-            f"{path}: not written: gesso_simulator is not installed (pip install 'gesso[simulator]')"
-        )
-        return
-    plot_profile(found, path)
+
+        with writing("--plot", plot):
+            plot_profile(found, plot)
 
 
 def _tell(found: ProfileFile) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gesso.cli.console import EXIT_USAGE, CliError, err, out
+from gesso.cli.extras import require
 
 _LOAD = "Load"
 _FLEET = "Fleet and quality"
@@ -169,8 +169,8 @@ def simulate(
     ] = None,
 ) -> None:
     """See HELP."""
-    if find_spec("gesso_simulator") is None:
-        raise CliError("gesso_simulator is not installed: pip install 'gesso[simulator]'")
+    require("simulator", "scipy", "matplotlib", "PIL")
+    from gesso.outputs import OutputError
     from gesso_simulator.command import Options, run
 
     options = Options(
@@ -198,3 +198,5 @@ def simulate(
         run(options, out, err)
     except ValueError as error:
         raise CliError(str(error), EXIT_USAGE) from None
+    except OutputError as error:
+        raise CliError(str(error)) from None

@@ -74,6 +74,7 @@ class LocalFleet:
         tls = () if clients.tls is None else ("--tls-dir", str(clients.tls.folder.resolve()))
         guards: list[str] = [*tls]
         tracing = service.spec.tracing
+        threads = str(service.spec.workers.threads)
         told = [] if log.form == "json" else ["--log-format", log.form]
         if tracing is not None:
             told += ["--otlp-endpoint", tracing.endpoint]
@@ -85,7 +86,7 @@ class LocalFleet:
             def command(address: str) -> list[str]:
                 return [
                     *(sys.executable, "-m", worker_module, "--name", name),
-                    *("--listen", address, "--service", file, "--threads", "1"),
+                    *("--listen", address, "--service", file, "--threads", threads),
                     *("--fetch-deadline-ms", str(FETCH_DEADLINE_MS)),
                     *(("--cache-dir", str(state_dir.cache(name).resolve())) if on_disk else ()),
                     *tls,
@@ -264,7 +265,7 @@ class LocalFleet:
 
 
 def child_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of router and workers: one thread each, which is faster than two on small models."""
+    """The environment of router and workers: one thread each, unless a worker's flags say otherwise."""
     settings = {
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",

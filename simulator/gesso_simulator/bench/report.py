@@ -15,11 +15,16 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 def summarise(
-    results: Sequence[Result], seconds: float, slo_seconds: float, lags_s: Sequence[float]
+    results: Sequence[Result],
+    seconds: float,
+    slo_seconds: float,
+    lags_s: Sequence[float],
+    under_way: int | None = None,
 ) -> dict[str, Any]:
     """The figures: latencies and lags in seconds, ratios 0 to 1; None where nothing tells.
 
-    `lags_s` is how late each request was sent. Raises ValueError without a result.
+    `lags_s` is how late each request was sent; `under_way`, how many had no end when the load was interrupted
+    (None: it was not). Raises ValueError without a result.
     """
     if not results:
         raise ValueError("results: one at least")
@@ -30,6 +35,8 @@ def summarise(
     levels = Counter(r.skipped_steps for r in served if r.skipped_steps is not None)
     faults = Counter(r.detail for r in results if r.ending in (Ending.FAILED, Ending.LOST))
     return {
+        "interrupted": under_way is not None,
+        "under_way": under_way or 0,
         "seconds": seconds,
         "slo_seconds": slo_seconds,
         "offered": len(results),
@@ -58,12 +65,16 @@ def summarise(
     }
 
 
-def plot(path: Path, results: Sequence[Result], seconds: float, slo_seconds: float) -> None:
+def plot(
+    path: Path, results: Sequence[Result], seconds: float, slo_seconds: float, title: str = ""
+) -> None:
     """Writes a picture: requests by ending over time, latencies by K, and their distribution."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 9), layout="constrained")
+    if title:
+        figure.suptitle(title)
     rates, latencies, spread = figure.subplots(3, 1, height_ratios=[2, 3, 2])
     width = max(1.0, seconds / 60)
     edges = np.arange(0.0, seconds + width, width)

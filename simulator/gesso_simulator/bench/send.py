@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import grpc
@@ -90,11 +90,7 @@ async def sender(url: str, terms: Terms) -> AsyncIterator[Send]:
 
     Raises ValueError on another URL.
     """
-    parts = urlsplit(url)
-    if not parts.hostname or parts.scheme not in ("http", "https", "grpc"):
-        raise ValueError(
-            f"--url: {url!r} is not allowed: http://HOST:PORT, https://... or grpc://HOST:PORT"
-        )
+    parts = _parts(url)
     if parts.scheme == "grpc":
         options = [
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
@@ -113,6 +109,23 @@ async def sender(url: str, terms: Terms) -> AsyncIterator[Send]:
     ) as session:
         target = url.rstrip("/") + "/v1/images/generations"
         yield _timed(lambda asked: _by_http(session, target, asked, terms), terms)
+
+
+def _parts(url: str) -> SplitResult:
+    bad = ValueError(
+        f"--url: {url!r} is not allowed: http://HOST:PORT, https://... or grpc://HOST:PORT, PORT 1 to 65535"
+    )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise bad from None
+    if not host or port == 0 or parts.scheme not in ("http", "https", "grpc"):
+        raise bad
+    # gRPC has no port of its own.
+    if parts.scheme == "grpc" and port is None:
+        raise bad
+    return parts
 
 
 def _timed(one: Callable[[Asked], Awaitable[Answer]], terms: Terms) -> Send:

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gesso.api import load_service
+from gesso.outputs import OutputError, writing
 from gesso_simulator.demo import pictures, quality
 from gesso_simulator.demo.fleet import Fleet, FleetError, Watcher, kill_hard, write_service
 from gesso_simulator.demo.live import Display
@@ -87,7 +88,7 @@ def run(
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped; nothing is left running")
         return 130
-    except (FleetError, RuntimeError) as error:
+    except (FleetError, OutputError, RuntimeError) as error:
         console.print(f"the demo failed: {error}", style="red", markup=False, highlight=False)
         return 1
 
@@ -109,7 +110,8 @@ async def _demo(settings: Settings, console: Console) -> int:
     full_latency, slo_seconds = await _slo(settings, workers, history, console)
     files = {policy: out / f"service-{policy}.yaml" for policy in POLICIES}
     for policy, file in files.items():
-        write_service(settings.service, file, policy, slo_seconds)
+        with writing("--out", file):
+            write_service(settings.service, file, policy, slo_seconds)
     drawn: list[Outcome] = []
     reference: list[bytes] = []
     with Fleet(files["QualityAware"], out / "state") as fleet:
@@ -179,17 +181,18 @@ async def _demo(settings: Settings, console: Console) -> int:
             clipper.watcher.restarts,
         ),
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    pictures.plot(
-        out / "timeline.png",
-        [
-            pictures.Run("QualityAware", aware.outcomes, aware.watcher.samples),
-            pictures.Run("ClipperHA", clipper.outcomes, clipper.watcher.samples),
-        ],
-        offered, capacity, slo_seconds,
-    )  # fmt: skip
-    pictures.contact_sheet(out / "images.png", _sheet_rows(drawn, reference))
     _summary(console, report)
+    with writing("--out", out):
+        (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        pictures.plot(
+            out / "timeline.png",
+            [
+                pictures.Run("QualityAware", aware.outcomes, aware.watcher.samples),
+                pictures.Run("ClipperHA", clipper.outcomes, clipper.watcher.samples),
+            ],
+            offered, capacity, slo_seconds,
+        )  # fmt: skip
+        pictures.contact_sheet(out / "images.png", _sheet_rows(drawn, reference))
     _say(console, f"written: {out}/report.json, {out}/timeline.png, {out}/images.png")
     return 0 if all(report[policy]["lost"] == 0 for policy in POLICIES) else 1
 

@@ -28,17 +28,14 @@ def rounded(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
 
 def trace_of(curve: LoadCurve, unit_per_s: float, load_scale: float, seed: int) -> Trace:
     """A load curve as counts, `unit_per_s` requests a second to one unit of load."""
-    counts = rounded(
-        curve.load * curve.step_seconds * unit_per_s * load_scale, stream(seed, ROUNDING)
-    )
-    return Trace(curve.step_starts, curve.step_seconds, _bounded(counts, load_scale))
+    counts = _counts(curve.load * curve.step_seconds * unit_per_s, load_scale, seed)
+    return Trace(curve.step_starts, curve.step_seconds, counts)
 
 
 def scaled(trace: Trace, load_scale: float, seed: int) -> Trace:
     """A trace with each count times `load_scale`, rounded at random; at 1 the trace itself."""
-    wanted = trace.counts.astype(np.float64) * load_scale
-    counts = rounded(wanted, stream(seed, ROUNDING))
-    return Trace(trace.step_starts, trace.step_seconds, _bounded(counts, load_scale))
+    counts = _counts(trace.counts.astype(np.float64), load_scale, seed)
+    return Trace(trace.step_starts, trace.step_seconds, counts)
 
 
 def arrival_times(trace: Trace, seed: int) -> NDArray[np.float64]:
@@ -52,10 +49,21 @@ def arrival_times(trace: Trace, seed: int) -> NDArray[np.float64]:
     return np.sort(starts + lengths * rng.random(len(starts)))
 
 
-def _bounded(counts: NDArray[np.int64], load_scale: float) -> NDArray[np.int64]:
-    total = int(counts.sum())
-    if not 0 < total <= MOST_REQUESTS:
-        raise ValueError(
-            f"load_scale: {load_scale:g} is not allowed: it makes {total} requests; 1 to {MOST_REQUESTS}"
-        )
+def _counts(load: NDArray[np.float64], load_scale: float, seed: int) -> NDArray[np.int64]:
+    # The product of two finite numbers may be infinite, and an integer holds less than either.
+    with np.errstate(over="ignore"):
+        wanted = load * load_scale
+        total = float(wanted.sum())
+    if total > MOST_REQUESTS + len(wanted):
+        raise _refused(load_scale, f"{total:.4g}")
+    counts = rounded(wanted, stream(seed, ROUNDING))
+    whole = int(counts.sum())
+    if not 0 < whole <= MOST_REQUESTS:
+        raise _refused(load_scale, str(whole))
     return counts
+
+
+def _refused(load_scale: float, total: str) -> ValueError:
+    return ValueError(
+        f"load_scale: {load_scale:g} is not allowed: it makes {total} requests; 1 to {MOST_REQUESTS}"
+    )

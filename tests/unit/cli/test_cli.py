@@ -71,6 +71,22 @@ def test_nothing_up_is_said(monkeypatch, capsys, command):
 
 
 @pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (("up", str(SAMPLE)), 2, "--state-dir file: Not a directory"),
+        (("down",), 1, "nothing is up in file"),
+        (("status",), 1, "nothing is up in file"),
+    ],
+)
+def test_a_state_directory_that_is_a_file_is_said(monkeypatch, capsys, command, code, said):
+    Path("file").write_text("mine")
+    ended, out, err = run(monkeypatch, capsys, *command, "--state-dir", "file")
+    assert ended == code
+    assert said in out + err
+    assert Path("file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
     "words", [("generate", "x", "--seed", "-1"), ("up",), ("up", "f", "--grpc-port", "70000")]
 )
 def test_bad_flags_are_usage_errors(monkeypatch, capsys, words):

@@ -207,18 +207,32 @@ def test_quality_table_of_ones_own(monkeypatch, capsys, service, tmp_path):
     [
         (("--rate", "-1"), "--rate"),
         (("--rate", "nan"), "--rate"),
+        (
+            ("--rate", "1e308"),
+            "--rate: 1e+308 is not allowed: images per second, 0 or 1e-09 to 1000000",
+        ),
+        (("--rate", "1e20"), "--rate"),
+        (("--rate", "1e-300"), "--rate"),
         ((), "--rate"),
         (("--rate", "1", "--current", "0:x"), "--current"),
         (("--rate", "1", "--current", "7:1"), "--current"),
         (("--rate", "1", "--current", "0:0"), "--current"),
         (("--rate", "1", "--current", "light:1"), "--current"),
         (("--rate", "1", "--current", "0:-1"), "--current"),
+        (
+            ("--rate", "1", "--current", "0:99999999999"),
+            "--current: 0:99999999999 is not allowed: ",
+        ),
+        (("--rate", "1", "--current", "0:4096,5:1"), "1 to 4096 workers in all"),
+        (("--rate", "1", "--current", f"0:{'9' * 5000}"), "--current"),
         (("--rate", "1", "--profile", "nowhere.csv"), "nowhere.csv"),
         (("--rate", "1", "--quality-table", "nowhere.csv"), "nowhere.csv"),
         (("--rate", "1", "--model", "light"), "--model"),
         (("--rate", "1", "--model", "light:1.5:1"), "--model"),
         (("--rate", "1", "--model", "light:nan:1"), "--model"),
         (("--rate", "1", "--model", "light:0.9:0"), "--model"),
+        (("--rate", "1", "--model", "light:0.5:1e-300"), "seconds of an image (0.001 to 3600)"),
+        (("--rate", "1", "--model", "light:0.5:3601"), "--model"),
         (("--rate", "1", "--model", "25:0.9:1"), "--model"),
         (("--rate", "1", *LIGHT, *LIGHT), "--model"),
     ],
@@ -227,6 +241,15 @@ def test_bad_input_is_named(monkeypatch, capsys, service, words, said):
     code, out, err = run(monkeypatch, capsys, "--service", service, *words)
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_the_most_that_may_be_asked_for_is_planned(monkeypatch, capsys, service):
+    words = ("--service", service, "--rate", "1e6", "--current", "0:4096", "--json")
+    alone = json.loads(run(monkeypatch, capsys, *words)[1])
+    family = json.loads(run(monkeypatch, capsys, *words, "--model", "light:0.5:0.001")[1])
+    assert alone["workers"] == family["workers"] == 4096
+    assert 4096 / 4.2 < alone["rate"] - alone["shed"] < 2 * 4096 / 4.2
+    assert (family["shed"], family["quality"]) == (0, pytest.approx(0.5, abs=0.01))
 
 
 def test_missing_service_is_named(monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -226,9 +227,23 @@ async def test_every_answer_has_its_ending(service, prompt: str, ending: Ending)
         assert (told.skipped_steps, told.quality, told.similarity) == (10, 0.97, None)
 
 
-@pytest.mark.parametrize("url", ["ftp://host:1", "host:1", "http://", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host:1",
+        "host:1",
+        "http://",
+        "",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:abc",
+        "http://127.0.0.1:0",
+        "http://[::1",
+        "grpc://127.0.0.1:99999",
+        "grpc://127.0.0.1",
+    ],
+)
 async def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="--url: "):
+    with pytest.raises(ValueError, match=re.escape(f"--url: {url!r} is not allowed: ")):
         async with sender(url, Terms(1.0)):
             pass
 
@@ -243,6 +258,8 @@ def test_nobody_there_is_lost_and_told(tmp_path: Path, scheme: str) -> None:
         tmp_path / "f.json",
         tmp_path / "f.png",
     )
+    assert figures is not None
+    assert (figures["interrupted"], figures["under_way"]) == (False, 0)
     assert figures["lost"] == figures["offered"] == len(load.requests)
     assert figures["faults"]
     assert json.loads((tmp_path / "f.json").read_text()) == figures
@@ -260,7 +277,7 @@ def test_a_picture_is_drawn_of_every_ending(tmp_path: Path) -> None:
     [
         (("--url", "nonsense", "--rate", "1"), "--url: 'nonsense' is not allowed"),
         ((), "--rate: missing"),
-        (("--rate", "1", "--json", "/nowhere/f.json"), "the folder /nowhere does not exist"),
+        (("--rate", "1", "--json", "/nowhere/f.json"), "its folder is not there"),
     ],
 )
 def test_the_command_says_what_is_wrong(words: tuple[str, ...], message: str) -> None:

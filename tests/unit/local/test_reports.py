@@ -66,6 +66,28 @@ def test_curves_weigh_by_arrivals_and_other_ladders_are_left_out():
     assert Merged().report({}, LADDER) is None
 
 
+def told(at, up, offered, invalid):
+    message = reply(at, up, offered)
+    message.invalid = invalid
+    message.served_in_slo -= invalid
+    return {"a": message}
+
+
+def test_requests_for_a_k_that_is_not_possible_are_neither_load_nor_misses():
+    merged = Merged().add(told(0, 100, 50, 0)).add(told(10, 110, 80, 20))
+    assert merged.report(told(10, 110, 80, 20), LADDER).offered == 10
+    assert merged.counters.settled == merged.counters.in_time == 10
+
+
+def test_the_load_does_not_fall_when_a_request_turns_out_to_be_invalid():
+    merged, seen = Merged().add(told(0, 100, 50, 0)), []
+    for at, offered, invalid in ((10, 55, 0), (20, 55, 1), (30, 57, 1), (40, 58, 1)):
+        now = told(at, 100 + at, offered, invalid)
+        merged = merged.add(now)
+        seen.append(merged.report(now, LADDER).offered)
+    assert seen == [5, 5, 6, 7]
+
+
 def test_the_worst_percentile_counts():
     assert latency_p95([reply(1, 1, 1, p95=2.0), reply(1, 1, 1, p95=3.0)]) == 3.0
     assert latency_p95([]) is None

@@ -51,6 +51,13 @@ def test_lock_tells_who_is_alive(tmp_path):
     assert not place.alive
 
 
+def test_nobody_is_alive_in_what_is_no_directory(tmp_path):
+    file = tmp_path / "service.yaml"
+    file.write_text("kind: DiffusionService\n")
+    assert not StateDir(file).alive
+    assert not StateDir(file / "tiny").alive
+
+
 def test_removal_leaves_what_is_not_ours(tmp_path):
     place = StateDir(tmp_path / "tiny")
     place.create()

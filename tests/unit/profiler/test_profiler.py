@@ -100,4 +100,4 @@ def test_a_folder_that_is_not_there_is_told_before_hours_of_work(tmp_path):
     words = ["--service", str(service), "-o", str(tmp_path / "none" / "p.json")]
     result = CliRunner().invoke(app, ["profile", *words])
     assert result.exit_code == 1
-    assert "no such folder" in str(result.exception)
+    assert "its folder is not there" in str(result.exception)

@@ -116,7 +116,10 @@ def test_a_users_files_to_json() -> None:
         (("--scenario", "constant", "--workers", "0"), "workers: 0 is not allowed: 1 to 4096"),
         (("--scenario", "constant", "--load-scale", "nan"), "load_scale: nan is not allowed"),
         (("--scenario", "twitter", "--day", "99"), "day: 99 is not allowed: 0 to 14"),
-        (("--scenario", "constant", "--json", "no/o.json"), "json: no/o.json is not allowed: its"),
+        (
+            ("--scenario", "constant", "--json", "no/o.json"),
+            "--json: no/o.json is not allowed: its",
+        ),
         (("--trace", "absent.csv"), "absent.csv: no such file"),
         (("--scenario", "constant", "--service", "absent.yaml"), "absent.yaml: no such file"),
     ],

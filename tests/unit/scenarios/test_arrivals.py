@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,3 +68,9 @@ def test_a_load_curve_becomes_counts_of_its_unit() -> None:
         trace_of(pieces((1, 1.0)), 10.0, 1e-9, 0)
     with pytest.raises(ValueError, match="load_scale"):
         trace_of(pieces((1, 1.0)), 10.0, 1e9, 0)
+
+
+@pytest.mark.parametrize(("scale", "total"), [(1e30, "1e+31"), (1e308, "inf")])
+def test_more_requests_than_an_integer_holds_are_told_as_many(scale: float, total: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"it makes {total} requests")):
+        scaled(made([(3, 1.0), (0, 1.0), (7, 1.0)]), scale, 0)

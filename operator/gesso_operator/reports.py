@@ -23,6 +23,7 @@ class Tally:
     """Sums of counters; `classes` are arrivals by the class's name, `optimal` by optimal K."""
 
     offered: int = 0
+    invalid: int = 0
     in_time: int = 0
     late: int = 0
     shed: int = 0
@@ -37,6 +38,7 @@ class Tally:
         """One router's counters."""
         return cls(
             offered=reply.offered,
+            invalid=reply.invalid,
             in_time=reply.served_in_slo,
             late=reply.late,
             shed=reply.shed,
@@ -51,6 +53,7 @@ class Tally:
         """The sum, or with `sign` -1 the difference."""
         return Tally(
             self.offered + sign * other.offered,
+            self.invalid + sign * other.invalid,
             self.in_time + sign * other.in_time,
             self.late + sign * other.late,
             self.shed + sign * other.shed,
@@ -64,9 +67,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Merged:
-    """All routers' counters so far: `seen` holds each one's uptime and counters when it last told."""
+    """All routers' counters so far: `seen` holds each one's uptime and counters when it last told, `load` how
+    many requests were to be served.
+    """
 
     total: Tally = Tally()
+    load: int = 0
     seen: Mapping[str, tuple[float, Tally]] = field(default_factory=dict)
     began_s: float | None = None
     at_s: float = 0.0
@@ -89,7 +95,9 @@ class Merged:
                 total = total.plus(now)
             seen[name] = (reply.uptime_seconds, now)
         began_s = at_s if self.began_s is None else self.began_s
-        return Merged(total, seen, began_s, max(at_s, self.at_s))
+        # That a request is invalid is known a little after it was offered.
+        load = max(self.load, total.offered - total.invalid)
+        return Merged(total, load, seen, began_s, max(at_s, self.at_s))
 
     def keep_only(self, names: Sequence[str]) -> Merged:
         """Forgets the routers that are gone."""
@@ -107,7 +115,7 @@ class Merged:
             at_s=self.at_s,
             # Any number that grows by the time that passes: the sums never fall.
             uptime_s=1.0 + self.at_s - self.began_s,
-            offered=self.total.offered,
+            offered=self.load,
             classes=tuple(
                 ClassCount(name, count, _curve(name, known)) for name, count in classes.items()
             ),

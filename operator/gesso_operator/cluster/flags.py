@@ -17,6 +17,7 @@ from gesso.api.base import DNS_LABEL
 from gesso.api.pods import PodTemplate
 from gesso.logs import Form
 from gesso.observing import add_log_flag
+from gesso.yaml_input import document_of
 
 _ROLES = ("router", "worker")
 
@@ -108,13 +109,15 @@ def _pod_defaults(path: Path | None) -> Mapping[str, Mapping[str, Any]]:
     if path is None:
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        found = document_of(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UsageError(f"--pod-defaults: {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(
             f"--pod-defaults: {path}: not YAML: {' '.join(str(error).split())}"
         ) from None
+    except RecursionError:
+        raise UsageError(f"--pod-defaults: {path}: is nested too deep") from None
     if not isinstance(found, dict) or set(found) - set(_ROLES):
         raise UsageError(f"--pod-defaults: {path}: a mapping with `router` and `worker` is needed")
     for role, template in found.items():

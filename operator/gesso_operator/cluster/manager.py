@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from gesso_operator.cluster.names import Key
 from gesso_operator.cluster.runner import Runner, Tools
 from gesso_operator.loop import ControlLoop
-from gesso_operator.planning.explain import Reason
 
 #: Figures of a service, by what their metrics are called after `gesso_operator_`.
 GAUGES = (
@@ -23,17 +22,6 @@ GAUGES = (
         "attainment",
         "quality",
     ),
-)
-
-#: Reasons that tell of missing data or a failed solve: the plan in force stays as it is.
-FROZEN = frozenset(
-    {
-        Reason.NO_REPORT,
-        Reason.STALE_REPORT,
-        Reason.NO_READY_WORKERS,
-        Reason.NO_PROFILE,
-        Reason.SOLVER_FAILED,
-    }
 )
 
 #: A loop may take so many of its intervals, and seconds, for a round before it counts as frozen.
@@ -139,7 +127,7 @@ def _gauges(control: ControlLoop) -> dict[str, float | None]:
         found["objective"] = diagnostics.objective
         found["objective_held"] = diagnostics.objective_held
         found["planned_switches"] = decision.switches
-        found["data_fresh"] = 0.0 if decision.reason in FROZEN else 1.0
+        found["data_fresh"] = 0.0 if decision.data_missing else 1.0
         if decision.plan is not None:
             found["plan_made_seconds"] = decision.plan.made_at_s
     return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gesso.plan import LevelPlan, Plan
 from gesso_operator.planning.case import Case, PlannerState
-from gesso_operator.planning.explain import Decision, Diagnostics, Reason, count_text
+from gesso_operator.planning.explain import FROZEN, Decision, Diagnostics, Reason, count_text
 from gesso_operator.planning.instance import Member
 from gesso_operator.planning.pricing import Prices
 from gesso_operator.planning.settings import Settings
@@ -87,7 +87,19 @@ def hold(case: Case, reason: Reason, message: str, d: Diagnostics) -> tuple[Deci
     changed = plan is not case.state.plan
     if plan is None:
         levels, models = {}, {}
-    return Decision(plan, plan, changed, reason, message, levels, 0, d, models), state
+    decision = Decision(
+        plan,
+        plan,
+        changed,
+        reason,
+        message,
+        levels,
+        0,
+        d,
+        models,
+        data_missing=reason in FROZEN,
+    )
+    return decision, state
 
 
 def keep(case: Case) -> tuple[dict[str, str], dict[str, int]]:
@@ -106,7 +118,10 @@ def without_data(
         models, levels = keep(case)
         message = f"the fleet has {count_text(len(levels))}; levels and price are kept, since {why}"
         prices = Prices.of(case.state.plan)
-        return adopt(case, models, levels, None, prices, Reason.FLEET_CHANGED, message, d)
+        decision, state = adopt(
+            case, models, levels, None, prices, Reason.FLEET_CHANGED, message, d
+        )
+        return replace(decision, data_missing=reason in FROZEN), state
     return hold(case, reason, f"the plan is frozen: {why}", d)
 
 
@@ -146,6 +161,7 @@ def passive(case: Case, wanted: Decision | None) -> tuple[Decision, PlannerState
         reason=reason,
         message=message,
         diagnostics=wanted.diagnostics if wanted else Diagnostics(workers=case.ready),
+        data_missing=wanted is not None and wanted.data_missing,
     ), state
 
 

@@ -41,6 +41,18 @@ class Reason(StrEnum):
     RECOMMENDED = "Recommended"
 
 
+#: Reasons that tell of missing data or a failed solve: the plan in force stays as it is.
+FROZEN = frozenset(
+    {
+        Reason.NO_REPORT,
+        Reason.STALE_REPORT,
+        Reason.NO_READY_WORKERS,
+        Reason.NO_PROFILE,
+        Reason.SOLVER_FAILED,
+    }
+)
+
+
 @dataclass(frozen=True)
 class Diagnostics:
     """Every figure on the way to a decision; what was not reached stays at its default.
@@ -106,7 +118,8 @@ class Decision:
     empty where workers keep what they have. `models` names, in the same way, the model that each worker is to
     hold; empty where the fleet has one model. `fleet_size` is how many workers there should be in all; None:
     no opinion. `reason` and `message` explain this decision, also where nothing changed; `plan.reason`
-    explains the plan.
+    explains the plan. `data_missing` says that the planner lacked what it plans with (see FROZEN), whatever
+    the reason is.
     """
 
     plan: Plan | None
@@ -119,6 +132,7 @@ class Decision:
     diagnostics: Diagnostics = Diagnostics()
     models: Mapping[str, str] = field(default_factory=dict)
     fleet_size: int | None = None
+    data_missing: bool = False
 
 
 def mix_text(variants: Sequence[tuple[str, int]], workers: Sequence[int]) -> str:

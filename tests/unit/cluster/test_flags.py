@@ -43,6 +43,8 @@ def test_bad_ones_are_told(arguments, environment, told):
         ("worker: {spec: [1]}", "worker.spec"),
         ("worker: {what: 1}", "worker.what"),
         ("a: b: c", "not YAML"),
+        ("worker: {spec: 2024-02-30}", "cannot be read as timestamp"),
+        ("- " * 3000, "nested too deep"),
     ],
 )
 def test_bad_pod_defaults_are_told(tmp_path, text, told):

@@ -166,6 +166,26 @@ def test_recommend_tells_and_does_not_act():
     assert "recommended" in last.message
 
 
+@pytest.mark.parametrize("mode", ["Auto", "Recommend"])
+def test_missing_data_is_told_whatever_the_reason(mode):
+    fleet = FakeFleet(4, settings=replace(SETTINGS, mode=mode))
+    assert not fleet.run(1.2 * fleet.full_rate, 10)[-1].data_missing
+    blind = fleet.step(0.0, report=False)
+    assert (blind.data_missing, blind.reason) == (
+        True,
+        Reason.NO_REPORT if mode == "Auto" else Reason.RECOMMENDED,
+    )
+    del fleet.levels["w3"]
+    assert fleet.step(0.0, report=False).data_missing
+    nobody, _ = decide(Observation(0.0, None, ()), PlannerState(), replace(SETTINGS, mode=mode))
+    assert nobody.data_missing
+
+
+def test_off_lacks_no_data():
+    fleet = FakeFleet(4, settings=replace(SETTINGS, mode="Off"))
+    assert not fleet.step(0.0, report=False).data_missing
+
+
 def test_off_plans_nothing():
     fleet = FakeFleet(4, settings=replace(SETTINGS, mode="Off"))
     last = fleet.run(3 * fleet.full_rate, 5)[-1]

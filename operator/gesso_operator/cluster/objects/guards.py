@@ -10,6 +10,8 @@ OPERATOR_LABELS = {
     "app.kubernetes.io/name": "gesso",
     "app.kubernetes.io/component": "operator",
 }
+#: Between two scrapes; the alerts look at no less than two minutes.
+_SCRAPE_INTERVAL = "15s"
 
 
 def service_account(owned: Owned, name: str, component: str) -> Object:
@@ -105,6 +107,6 @@ def _pod_monitor(owned: Owned, name: str, component: str, endpoint: Object) -> O
         "metadata": owned.metadata(name, component),
         "spec": {
             "selector": {"matchLabels": names.selector(owned.name, component)},
-            "podMetricsEndpoints": [endpoint],
+            "podMetricsEndpoints": [endpoint | {"interval": _SCRAPE_INTERVAL}],
         },
     }

@@ -87,7 +87,8 @@ class Client:
         """Counters since `apply` that are not 0."""
         now, names = await self.report(), ("offered", "served_in_slo", "late", "shed", "failed")
         counts = {
-            n: getattr(now, n) - getattr(self.before, n) for n in (*names, "cancelled", "retried")
+            n: getattr(now, n) - getattr(self.before, n)
+            for n in (*names, "cancelled", "invalid", "retried")
         }
         return {name: n for name, n in counts.items() if n}
 

@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,16 +21,13 @@ from gesso.api.local_state import StateDir
 from gesso.builtin import TINY_CLIP, TINY_SDXL, builtin_names
 from gesso_operator.local.ports import free_port
 
-webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="selenium is not installed: pip install 'gesso[dev]'"
-)
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
+
+from chromium import SECONDS, browsers, chart, complaints, needs_chromium, text, until
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "tiny.yaml"
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SECONDS = 90
 COLOURS = ("red", "blue", "green", "yellow")
 PROMPTS = [
     f"a {size} {colour} {shape} {where} a small {other} ring"
@@ -41,10 +37,7 @@ PROMPTS = [
 ]
 
 pytestmark = [
-    pytest.mark.skipif(
-        not (BROWSER and DRIVER),
-        reason="no Chromium with its driver: apt-get install chromium chromium-driver",
-    ),
+    needs_chromium,
     pytest.mark.skipif(
         not {TINY_SDXL, TINY_CLIP} <= set(builtin_names()),
         reason="the builtin models are not there",
@@ -117,40 +110,8 @@ def load(fleet):
 
 @pytest.fixture
 def browser(fleet):
-    started = []
-
-    def start(width=1360, height=900, dark=False, still=False):
-        options = webdriver.ChromeOptions()
-        options.binary_location = BROWSER
-        for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-        started.append(driver)
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
-        )
-        features = [
-            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
-            {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"},
-        ]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        driver.get(fleet)
-        until(driver, lambda d: "workers ready" in text(d, "health-text"))
-        return driver
-
-    yield start
-    for driver in started:
-        driver.quit()
-
-
-def until(driver, holds, seconds=SECONDS):
-    return WebDriverWait(driver, seconds, poll_frequency=0.05).until(holds)
-
-
-def text(driver, element):
-    return driver.find_element(By.ID, element).text
+    with browsers(fleet) as start:
+        yield start
 
 
 def keep(driver, name):
@@ -166,17 +127,6 @@ def keep(driver, name):
             "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
         )
         Path(folder, f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
-
-
-def complaints(driver):
-    return [e["message"] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
-
-
-def chart(driver, name):
-    return driver.execute_script(
-        "return [...document.querySelectorAll(`#chart-${arguments[0]} path`)].map((p) => p.getAttribute('d'))",
-        name,
-    )
 
 
 def test_a_prompt_typed_is_seen_to_become_an_image_and_the_charts_move(browser, fleet, load):
@@ -210,6 +160,12 @@ def test_a_prompt_typed_is_seen_to_become_an_image_and_the_charts_move(browser, 
     until(driver, lambda d: len(chart(d, "mix")) == 6)
     before = {name: chart(driver, name) for name in ("mix", "slo", "quality", "queue")}
     until(driver, lambda d: all(chart(d, name) != was for name, was in before.items()))
+    areas = chart(driver, "fleet")
+    legend = driver.find_elements(By.CSS_SELECTOR, "#chart-fleet .legend li")
+    assert 1 <= len(areas) == len(legend), "an area of each variant that there was"
+    assert sum(int(re.fullmatch(r"K \d+: (\d)", item.text)[1]) for item in legend) == 2
+    told = driver.find_element(By.CSS_SELECTOR, "#chart-fleet svg").get_attribute("aria-label")
+    assert re.fullmatch(r"Workers, by K, last 5 minutes: 2 ready now(, K \d+: [12])+", told)
     assert re.match(r"\d+(\.\d)?\s%", driver.find_element(By.CSS_SELECTOR, "#chart-slo .now").text)
     assert len(driver.find_elements(By.CSS_SELECTOR, "#workers li")) == 2
     assert "mix" in until(driver, lambda d: text(d, "why"))
@@ -231,7 +187,8 @@ def test_one_prompt_at_every_k_side_by_side(browser, load):
     driver.find_element(By.ID, "prompt").send_keys(PROMPTS[0])
     driver.find_element(By.ID, "compare").click()
     until(driver, lambda d: len(d.find_elements(By.CSS_SELECTOR, "#strip img")) >= 4)
-    until(driver, lambda d: d.find_element(By.ID, "compare").is_enabled())
+    compare = driver.find_element(By.ID, "compare")
+    until(driver, lambda d: compare.get_attribute("aria-disabled") == "false")
     slider = driver.find_element(By.ID, "level")
     driver.execute_script("arguments[0].focus()", slider)
     slider.send_keys(Keys.HOME)

@@ -16,11 +16,14 @@ SAME_PROMPT = 0.99999
 
 @dataclass(frozen=True)
 class Source:
-    """The cache entry whose latents an image started from: the worker that holds it, and how near it was."""
+    """The cache entry whose latents an image started from: the worker that holds it, and how near it was.
+
+    None: it is none that the router had found.
+    """
 
     worker: str
     entry_id: str
-    similarity: float
+    similarity: float | None
     embedding: Vector | None = None
 
 
@@ -110,7 +113,7 @@ class Gallery:
             else {
                 "worker": source.worker,
                 "entry": source.entry_id,
-                "similarity": round(source.similarity, 4),
+                "similarity": None if source.similarity is None else round(source.similarity, 4),
                 "picture": self._origin(number, source, picture.owner),
             },
         }

@@ -22,6 +22,8 @@ class Reading:
     quality_sum: float
     served_by_level: tuple[int, ...]
     open: int
+    #: Those of the open ones, and of other routers', that no worker denoises yet.
+    waiting: int
     backlog_seconds: float
     price: float
     workers_ready: int
@@ -106,6 +108,7 @@ def point(before: Reading, now: Reading) -> dict[str, Any]:
         "hit_rate": _ratio(now.cache_hits - before.cache_hits, served),
         "levels": list(levels),
         "open": now.open,
+        "waiting": now.waiting,
         "backlog": round(now.backlog_seconds, 3),
         "price": round(now.price, 5),
         "workers": now.workers_ready,

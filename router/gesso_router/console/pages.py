@@ -8,24 +8,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from gesso.rpc.v1 import image_pb2
-from gesso_router.access.http import caller_of, spend
+from gesso_router.access.http import caller_of, refund, spend
 from gesso_router.body import bounded_body
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
 from gesso_router.errors import RequestError
-from gesso_router.request_ids import request_id
-from gesso_router.validation import FORMATS, HTTP_NAMES, Job, Raw, invalid, validate
+from gesso_router.request_ids import hide, request_id
+from gesso_router.validation import FORMATS, HTTP_NAMES, MAX_SEED, Job, Raw, invalid, validate
 
 MAX_BODY_BYTES = 32 * 1024
 #: Events of one image that wait for a slow reader; beyond it progress is left out, never the image.
@@ -74,9 +76,19 @@ class Wish(BaseModel):
     skipped_steps: int | None = None
     user: str = ""
 
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _digits(cls, value: object) -> object:
+        """A page sends a seed as text: JavaScript's numbers end at 2^53."""
+        if value is None or type(value) is int:
+            return value
+        if isinstance(value, str) and re.fullmatch("[0-9]{1,19}", value):
+            return int(value)
+        raise PydanticCustomError("seed", f"0 to {MAX_SEED}, as a number or its digits")
+
 
 def pages(watch: Watch) -> APIRouter:
-    """The routes: `/`, its assets, `/console/state`, `/console/generate`, `/console/images/NUMBER`."""
+    """The routes: `/`, its assets, `/console/state`, `/console/generate`, `/console/images/INSTANCE/NUMBER`."""
     routes = APIRouter()
     folder = resources.files("gesso_router.console") / "static"
     held = {name: (folder / name).read_bytes() for name in ASSETS}
@@ -100,20 +112,25 @@ def pages(watch: Watch) -> APIRouter:
         request: Request,
         seq: Annotated[int, Query(ge=0)] = 0,
         picture: Annotated[int, Query(ge=0)] = 0,
+        instance: Annotated[str, Query(max_length=64)] = "",
     ) -> Response:
-        body = json.dumps(
-            watch.state(seq, picture, caller_of(request).tenant), separators=(",", ":")
-        )
+        state = watch.state(seq, picture, caller_of(request).tenant, instance)
+        body = json.dumps(state, separators=(",", ":"))
         headers = {**HEADERS, "Cache-Control": "no-store"}
         return Response(body, media_type="application/json", headers=headers)
 
-    @routes.get("/console/images/{number}")
-    async def _image(request: Request, number: int) -> Response:
+    @routes.get("/console/images/{instance}/{number}")
+    async def _image(request: Request, instance: str, number: int) -> Response:
         gallery, owner = watch.gallery, caller_of(request).tenant
-        picture = gallery.picture(number, owner) if gallery is not None else None
+        own = gallery if instance == watch.instance else None
+        picture = own.picture(number, owner) if own is not None else None
         if picture is None:
             raise HTTPException(404, f"image {number}: it does not hang in the gallery")
-        headers = {**HEADERS, "Cache-Control": "private, max-age=3600, immutable"}
+        headers = {
+            **HEADERS,
+            "Cache-Control": "private, max-age=3600, immutable",
+            "Vary": "Authorization",
+        }
         return Response(picture.data, media_type=picture.media_type, headers=headers)
 
     @routes.post("/console/generate")
@@ -124,12 +141,12 @@ def pages(watch: Watch) -> APIRouter:
         wish = wished(
             await bounded_body(request, MAX_BODY_BYTES), watch.router, request_id(request)
         )
+        hide(wish)
         job = caller_of(request).owns(wish)
         spend(request, 1)
         headers = {**HEADERS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            events(watch.router, job), media_type="text/event-stream", headers=headers
-        )
+        told = events(watch.router, job, lambda error: refund(request, 1, error))
+        return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
     return routes
 
@@ -159,10 +176,12 @@ def wished(body: bytes, router: Router, request_id: str = "") -> Job:
     return job if job.skipped_steps is not None else replace(job, preview_steps=PREVIEW_STEPS)
 
 
-async def events(router: Router, job: Job) -> AsyncIterator[str]:
+async def events(
+    router: Router, job: Job, not_made: Callable[[Exception], None] = lambda _: None
+) -> AsyncIterator[str]:
     """Server-sent events of one image: queued, started, progress..., then image or error.
 
-    Who stops reading cancels the work.
+    Who stops reading cancels the work. `not_made` hears why there is no image.
     """
     waiting: asyncio.Queue[str | None] = asyncio.Queue(MOST_WAITING)
 
@@ -175,6 +194,7 @@ async def events(router: Router, job: Job) -> AsyncIterator[str]:
         try:
             last = _event("image", _shown(await router.generate(job, emit)))
         except RequestError as error:
+            not_made(error)
             last = _event(
                 "error",
                 {
@@ -183,7 +203,8 @@ async def events(router: Router, job: Job) -> AsyncIterator[str]:
                     "retry_after": error.retry_after_seconds,
                 },
             )
-        except Exception:
+        except Exception as error:
+            not_made(error)
             last = _event("error", {"message": "the router failed", "code": "internal"})
             await waiting.put(last)
             await waiting.put(None)

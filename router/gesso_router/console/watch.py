@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 
 from gesso.api.fleet import ConsoleMode
 from gesso.rpc.v1 import image_pb2, worker_pb2
+from gesso_router.attempts import begun_with
 from gesso_router.console.gallery import Gallery, Picture, Source
 from gesso_router.console.history import History, PlanNote, Reading
 from gesso_router.core import Router
 from gesso_router.ledger import Outcome
 from gesso_router.routing.choose import fleet_backlog_seconds, fleet_price
+from gesso_router.routing.view import FleetView
 from gesso_router.run import Placement, Run
 from gesso_router.validation import FORMATS
 
@@ -37,6 +40,8 @@ class Watch:
     ) -> None:
         """`clock` is the router's; `wall_clock` gives unix seconds."""
         self.router = router
+        #: Of this process: numbers of points and pictures are its own.
+        self.instance = secrets.token_hex(8)
         self.history = History()
         self.gallery = Gallery() if mode == "Full" else None
         self._clock = clock
@@ -71,6 +76,7 @@ class Watch:
                 quality_sum=ledger.quality_sum,
                 served_by_level=tuple(ledger.served_by_level.values()),
                 open=ledger.open,
+                waiting=self._waiting(view),
                 backlog_seconds=fleet_backlog_seconds(view.workers),
                 price=fleet_price(view, router.policy).value,
                 workers_ready=len(view.workers),
@@ -90,6 +96,13 @@ class Watch:
                     plan.message,
                 )
             )
+
+    def _waiting(self, view: FleetView) -> int:
+        """Requests that are queued at workers, or with no worker yet."""
+        fleet = self.router.fleet
+        sent = sum(fleet.in_flight(endpoint.name) for endpoint in fleet.endpoints)
+        here = max(0, self.router.ledger.open - sent)
+        return here + sum(len(worker.queued) for worker in view.workers)
 
     def served(
         self,
@@ -117,18 +130,25 @@ class Watch:
                 seed=image.seed,
                 queue_seconds=image.queue_seconds,
                 generate_seconds=image.generate_seconds,
-                source=source_of(placement, made),
+                source=source_of(run, placement, made),
                 # One that kept no latents cannot be where others come from.
                 embedding=run.embedding if run.kept else None,
                 owner=run.job.owner,
             )
         )
 
-    def state(self, sequence: int, picture: int, owner: str = "") -> dict[str, Any]:
-        """What the page shows an owner, with the points and own pictures that came after these numbers."""
+    def state(
+        self, sequence: int, picture: int, owner: str = "", instance: str = ""
+    ) -> dict[str, Any]:
+        """What the page shows an owner, with the points and own pictures that came after these numbers, or all
+        of them where the numbers are those of another instance. Empty: of this one.
+        """
+        if instance and instance != self.instance:
+            sequence = picture = 0
         router, now = self.router, self._clock()
         spec, gallery = router.service.spec, self.gallery
         return {
+            "instance": self.instance,
             "service": {
                 "name": router.service.name,
                 "model": spec.model.source,
@@ -141,6 +161,8 @@ class Watch:
                 "min_quality": spec.slo.min_relative_quality,
                 "policy": spec.scheduling.policy,
                 "max_queue": spec.router.max_queue,
+                "models": [v.name for v in spec.variants if v.model is not None],
+                "routers": spec.router.replicas,
             },
             "ready": router.ready,
             "unready_reason": router.unready_reason,
@@ -178,10 +200,11 @@ class Watch:
         }
 
 
-def source_of(placement: Placement, made: worker_pb2.WorkerImage) -> Source | None:
-    """What an image started from; None at K = 0, and where a worker took other latents than it was told to."""
-    option = placement.option
-    if option.match is None or made.skipped_steps != option.skipped_steps:
-        return None
-    match = option.match
-    return Source(match.worker, match.entry_id, match.similarity, match.embedding)
+def source_of(run: Run, placement: Placement, made: worker_pb2.WorkerImage) -> Source | None:
+    """What an image started from; None at K = 0, and where it is not known."""
+    match = begun_with(placement.option, run.matches, made)
+    if match is not None:
+        return Source(match.worker, match.entry_id, match.similarity, match.embedding)
+    if made.HasField("source"):
+        return Source(made.source.worker, made.source.entry_id, None)
+    return None

@@ -1,129 +1,25 @@
-"""The console without a browser: history, gallery, state, and its stream of events."""
+"""The console without a browser: gallery, state, and its stream of events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from router_kit import Clock, Events, ScriptedPool, failing, job, router, service
+from router_kit import PROFILE, Clock, Events, ScriptedPool, failing, job, router, service
 
 from gesso.plan import LevelPlan, Plan
 from gesso.rpc.v1 import image_pb2
-from gesso_router.console.gallery import Gallery, Picture, Source
-from gesso_router.console.history import History, PlanNote, Reading, point
 from gesso_router.console.pages import _told, pages
 from gesso_router.console.watch import Watch
 from gesso_router.core import Router
+from gesso_router.fleet import WorkerReport
 from gesso_router.http_api import create_app
 from gesso_router.routing.quality import Match
-
-
-def reading(at: float, **fields: Any) -> Reading:
-    values: dict[str, Any] = {
-        **dict.fromkeys(("offered", "in_slo", "late", "shed", "failed", "cache_hits", "open"), 0),
-        **dict.fromkeys(("quality_sum", "backlog_seconds", "price", "latency_p50"), 0.0),
-        "latency_p95": 0.0,
-        "served_by_level": (0, 0),
-        "workers_ready": 2,
-        "mix": {"0": 2},
-    }
-    return Reading(at_s=at, **(values | fields))
-
-
-def test_figures_are_those_between_two_readings() -> None:
-    before = reading(10.0, offered=5, in_slo=3, quality_sum=3.0, served_by_level=(3, 0))
-    now = reading(
-        20.0,
-        offered=25,
-        in_slo=11,
-        late=2,
-        shed=6,
-        failed=1,
-        cache_hits=4,
-        quality_sum=12.0,
-        served_by_level=(9, 4),
-        open=4,
-    )
-    told = point(before, now)
-    assert told["rate"] == 2.0
-    assert (told["attainment"], told["refused"]) == (0.4706, 0.3529)
-    assert told["quality"] == 0.9
-    assert told["hit_rate"] == 0.4
-    assert told["levels"] == [6, 4]
-    assert (told["open"], told["mix"]) == (4, {"0": 2})
-    idle = point(now, now)
-    assert [idle[n] for n in ("rate", "attainment", "quality", "hit_rate")] == [None] * 4
-
-
-@given(st.integers(0, 60), st.integers(2, 12), st.integers(0, 70))
-def test_a_reader_sees_each_reading_once_while_it_is_held(n: int, held: int, seen: int) -> None:
-    history = History(seconds=held, window=1)
-    for i in range(n):
-        history.add(reading(float(i)))
-    numbers = [p["seq"] for p in history.since(seen)]
-    kept = list(range(max(1, n - held + 1), n + 1))
-    # A reader that has seen more than there was knew an earlier process: it is told everything.
-    assert numbers == [k for k in kept if k > seen or seen > n]
-    assert history.taken == n
-
-
-def test_a_window_that_is_not_shorter_than_the_history_is_refused() -> None:
-    with pytest.raises(ValueError, match="window: 10 is not allowed: 1 to 9"):
-        History(seconds=10, window=10)
-
-
-def test_plans_are_noted_once_the_newest_first_and_few() -> None:
-    history = History(plans=2)
-    told = ((1, "0:2"), (1, "0:2"), (2, "0:1,5:1"), (3, "5:2"), (3, "5:2"), (4, "5:2"))
-    for revision, mix in told:
-        history.note(PlanNote(revision, 0.0, mix, 0.0, "Load", "more comes"))
-    assert [(p.revision, p.times) for p in history.plans] == [(4, 2), (2, 1)]
-
-
-def picture(data: bytes = b"image", source: Source | None = None, angle: float = 0.0) -> Picture:
-    vector = np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
-    return Picture(
-        "r", 1.0, "a star", data, "image/png", 10, 50, 0.9, 0.8, "a", "", 2**60, 0.1, 0.2, source, vector
-    )  # fmt: skip
-
-
-def test_the_gallery_is_bounded_by_count_and_bytes() -> None:
-    gallery = Gallery(most=3, most_bytes=10)
-    for _ in range(5):
-        gallery.hang(picture(b"1234"))
-    assert (len(gallery), gallery.hung) == (2, 5)
-    assert [label["number"] for label in gallery.since(0)] == [5, 4]
-    assert [label["number"] for label in gallery.since(4)] == [5]
-    assert [label["number"] for label in gallery.since(99)] == [5, 4]
-    assert gallery.picture(3) is None
-    gallery.hang(picture(b"12345678901"))
-    assert len(gallery) == 0
-
-
-def test_a_label_names_the_picture_whose_latents_it_began_with() -> None:
-    gallery = Gallery()
-    gallery.hang(picture(angle=0.0))
-    gallery.hang(picture(angle=1.0))
-    origin = np.array([1.0, 0.0], dtype=np.float32)
-    gallery.hang(picture(source=Source("b", "e", 0.8, origin), angle=0.6))
-    label = gallery.label(3)
-    assert label["source"] == {"worker": "b", "entry": "e", "similarity": 0.8, "picture": 1}
-    assert label["seed"] == str(2**60)
-    gallery.hang(replace(picture(source=Source("b", "e", 0.8, origin)), owner="another"))
-    assert gallery.label(4)["source"]["picture"] is None
-    assert [label["number"] for label in gallery.since(0, "another")] == [4]
-    nowhere = np.array([0.0, -1.0], dtype=np.float32)
-    gallery.hang(picture(source=Source("b", "e", 0.8, nowhere)))
-    assert gallery.label(5)["source"]["picture"] is None
-
 
 MATCH = Match("entry", "b", 0.95, (5, 10), np.array([1.0, 0.0], dtype=np.float32))
 
@@ -175,10 +71,43 @@ async def test_a_prompt_streams_its_events_and_hangs_in_the_gallery(
     (label,) = state["pictures"]
     assert (label["prompt"], label["skipped_steps"]) == ("a red star", 10)
     assert label["source"]["worker"] == "b"
-    shown = await client.get(f"/console/images/{label['number']}")
+    shown = await client.get(f"/console/images/{state['instance']}/{label['number']}")
     assert (shown.content, shown.headers["content-type"]) == (b"image", "image/png")
     assert shown.headers["x-content-type-options"] == "nosniff"
-    assert (await client.get("/console/images/99")).status_code == 404
+    assert (await client.get(f"/console/images/{state['instance']}/99")).status_code == 404
+
+
+async def test_an_image_of_another_instance_is_none_of_this_ones(
+    client: httpx.AsyncClient, made: Router, watch: Watch
+) -> None:
+    watch.read()
+    await ask(client, prompt="a red star")
+    before = f"/console/images/{watch.instance}/1"
+    shown = await client.get(before)
+    assert shown.status_code == 200
+    # A browser keeps it for whoever asked, and its name is never that of another image.
+    assert "immutable" in shown.headers["cache-control"]
+    assert shown.headers["vary"] == "Authorization"
+    after = Watch(made, "Full", clock=Clock(), wall_clock=lambda: 1000.0)
+    assert after.instance != watch.instance
+    transport = httpx.ASGITransport(create_app(made, pages(after)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://router") as again:
+        after.read()
+        await ask(again, prompt="a blue ring")
+        assert (await again.get(before)).status_code == 404
+        query = f"/console/state?seq=1&picture=1&instance={watch.instance}"
+        state = (await again.get(query)).json()
+        assert [p["seq"] for p in state["points"]] == [1]
+        assert [p["prompt"] for p in state["pictures"]] == ["a blue ring"]
+        query = f"/console/state?seq=1&picture=1&instance={state['instance']}"
+        state = (await again.get(query)).json()
+        assert (state["points"], state["pictures"]) == ([], [])
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, str(2**63 - 1), "007", 0])
+async def test_a_seed_comes_back_as_it_was_sent(client: httpx.AsyncClient, seed: int | str) -> None:
+    told = await ask(client, prompt="a red star", seed=seed)
+    assert told[-1][1]["seed"] == str(int(seed))
 
 
 async def test_previews_are_asked_for_and_passed_on(
@@ -205,13 +134,15 @@ async def test_a_pinned_request_is_served_at_its_k_and_leaves_nothing(
     assert [r.keep_latents for _, r in pool.sent] == [False]
 
 
-async def test_a_k_without_a_latent_is_refused_and_counts_as_shed(
+async def test_a_k_without_a_latent_is_refused_and_is_neither_a_miss_nor_load(
     client: httpx.AsyncClient, made: Router
 ) -> None:
     told = await ask(client, prompt="a red star", skipped_steps=25)
     assert told[-1][0] == "error"
     assert told[-1][1]["code"] == "no-latent"
-    assert {o.value: n for o, n in made.ledger.ended.items() if n} == {"shed": 1}
+    assert {o.value: n for o, n in made.ledger.ended.items() if n} == {"invalid": 1}
+    assert sum(tally.arrivals for tally in made.ledger.classes.values()) == 0
+    assert sum(made.ledger.optimal_by_level.values()) == 0
     answer = await client.post("/v1/images/generations", json={"prompt": "a", "skipped_steps": 25})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "skipped_steps")
 
@@ -235,7 +166,7 @@ async def test_private_keeps_no_image(pool: ScriptedPool) -> None:
         state = await client.get("/console/state")
         assert (state.json()["gallery"], state.json()["pictures"]) == (False, [])
         assert "a red star" not in state.text
-        assert (await client.get("/console/images/1")).status_code == 404
+        assert (await client.get(f"/console/images/{watch.instance}/1")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -247,6 +178,11 @@ async def test_private_keeps_no_image(pool: ScriptedPool) -> None:
         ({"prompt": "a", "n": 2}, "n: 2 is not allowed: Extra inputs are not permitted"),
         ({}, "prompt: '' is not allowed: Field required"),
         ({"prompt": "a", "slo_ms": -1}, "slo_ms: '-1' is not allowed"),
+        *(
+            ({"prompt": "a", "seed": seed}, f"seed: {seed!r} is not allowed: 0 to {2**63 - 1}")
+            for seed in ("-1", "1e3", "\u0661", "9" * 20, " 1", "", True, 1.0, 2**63, -1)
+        ),
+        ({"prompt": "a", "seed": str(2**63)}, f"seed: {2**63} is not allowed: 0 to {2**63 - 1}"),
         ({"prompt": "a" * 40000}, "body: more than 32768 bytes is not allowed"),
     ],
 )
@@ -281,6 +217,48 @@ async def test_who_stops_reading_cancels_the_work(made: Router, pool: ScriptedPo
     assert {o.value: n for o, n in made.ledger.ended.items() if n} == {"cancelled": 1}
 
 
+@pytest.mark.parametrize("told", [("a", "near"), ("b", "entry"), ("b", "unknown"), None, ()])
+async def test_a_label_names_the_latents_that_the_worker_used(
+    client: httpx.AsyncClient, pool: ScriptedPool, told: tuple[str, str] | tuple[()] | None
+) -> None:
+    """`None`: an older worker, which does not tell; `()`: at K = 0 there are none."""
+    near = np.array([0.8, 0.6], dtype=np.float32)
+    pool.matches = [MATCH, Match("near", "a", 0.94, (5, 10), near)]
+    pool.used = told or None
+    if told == ():
+
+        async def gone(request: Any) -> int:
+            return 0
+
+        pool.scripts["a red star"] = [gone]
+    await ask(client, prompt="a red star", skipped_steps=10)
+    (label,) = (await client.get("/console/state")).json()["pictures"]
+    source = label["source"]
+    if told == ():
+        assert source is None
+    else:
+        assert (source["worker"], source["entry"]) == (told or ("b", "entry"))
+        similarity = {"near": 0.94, "entry": 0.95, "unknown": None}
+        assert source["similarity"] == similarity[source["entry"]]
+
+
+async def test_those_that_are_denoised_do_not_wait(made: Router, watch: Watch) -> None:
+    """Four are open: one is denoised, one queued at its worker, two have none yet; another router's waits."""
+    for i in range(4):
+        made.ledger.arrive(100.0, 2.0)
+        if i < 2:
+            flight = made.fleet.sent("a", f"r{i}", 50, 100.0)
+            if not i:
+                made.fleet.started("a", flight, 50, 100.0)
+    report = WorkerReport(
+        ready=True, draining=False, profile=PROFILE, active=(("r0", 50),), queued=(("else", 50),)
+    )
+    made.fleet.reported("a", report, 100.0)
+    watch.read()
+    (told,) = watch.history.since(0)
+    assert (told["open"], told["waiting"]) == (4, 4)
+
+
 async def test_state_tells_counters_workers_and_the_plan_in_words(
     client: httpx.AsyncClient, made: Router, watch: Watch
 ) -> None:
@@ -297,6 +275,7 @@ async def test_state_tells_counters_workers_and_the_plan_in_words(
     ]  # fmt: skip
     assert [w["name"] for w in state["workers"]] == ["a", "b"]
     assert (state["service"]["ladder"], state["ready"]) == ([0, 5, 10, 15, 20, 25], True)
+    assert (state["service"]["models"], state["service"]["routers"]) == ([], 1)
 
 
 async def test_pages_come_with_a_strict_policy_and_name_no_other_host(

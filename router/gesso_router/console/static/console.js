@@ -4,8 +4,9 @@
 const $ = (id) => document.getElementById(id);
 const SPAN = 300; // seconds that the charts show
 const KEPT = 600; // points held
+const STICKS = 10; // seconds that a router is shown while others answer in its place
 const points = [];
-let service = null, seq = 0, picture = 0, spoken = 0, misses = 0;
+let service = null, instance = "", heard = 0, key = "", seq = 0, picture = 0, spoken = 0, misses = 0;
 
 function make(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -18,9 +19,12 @@ function make(name, attributes = {}, ...children) {
 const percent = (v) => (v === null || v === undefined ? "–" : `${(100 * v).toFixed(v >= 0.9995 || v < 0.0005 ? 0 : 1)}\u202f%`);
 const number = (v, digits = 1) => (v === null || v === undefined ? "–" : v.toFixed(digits));
 const colour = (k) => `--k${Math.min(7, Math.max(0, service.ladder.indexOf(k)))}`;
-function swatch(k) {
+// Of a variant, as `mix` names it: a level, or another model.
+const colourOf = (v) => (service.models.includes(v) ? `--m${service.models.indexOf(v) % 3}` : colour(Number(v)));
+const nameOf = (v) => (service.models.includes(v) ? v : `K ${v}`);
+function swatch(variant) {
   const made = make("span", { class: "swatch", "aria-hidden": "true" });
-  made.style.background = `var(${colour(k)})`;
+  made.style.background = `var(${colourOf(variant)})`;
   return made;
 }
 const steps = (k) => (k === 0 ? "K 0 · in full" : `K ${k}`);
@@ -28,8 +32,9 @@ const steps = (k) => (k === 0 ? "K 0 · in full" : `K ${k}`);
 // ---- the fleet
 
 const CHARTS = [
-  { id: "mix", name: "Images a second, by K", wide: true,
+  { id: "mix", name: "Images a second, by K", size: "wide",
     now: (p) => [number(p.served_rate, 2), "images/s"],
+    legend: () => service.ladder.map((k) => [k, steps(k)]),
     draw(svg, o) {
       const rates = points.map((p) => {
         const all = p.levels.reduce((a, b) => a + b, 0);
@@ -40,27 +45,40 @@ const CHARTS = [
     } },
   { id: "slo", name: "Served in time", now: (p) => [percent(p.attainment), `goal ${percent(service.attainment)}`],
     draw: (svg, o) => Charts.line(svg, points.map((p) => [p.at, p.attainment]), { ...o, low: 0, high: 1, goal: service.attainment }) },
-  { id: "quality", name: "Relative quality", now: (p) => [percent(p.quality), "predicted"],
-    draw: (svg, o) => Charts.line(svg, points.map((p) => [p.at, p.quality]), { ...o, low: Math.min(0.5, service.min_quality), high: 1, goal: service.min_quality }) },
-  { id: "hits", name: "Cache hits", now: (p) => [percent(p.hit_rate), "of images"],
-    draw: (svg, o) => Charts.line(svg, points.map((p) => [p.at, p.hit_rate]), { ...o, low: 0, high: 1 }) },
-  { id: "queue", name: "Waiting", now: (p) => [String(p.open), `requests · ${number(p.p95, 2)} s p95`],
+  { id: "fleet", name: "Workers, by K", size: "wide",
+    now: (p) => [String(p.workers), "ready"],
+    legend: (p) => variants().map((v) => [v, `${nameOf(v)}: ${p.mix[v] ?? 0}`]),
+    told: (p) => variants().filter((v) => p.mix[v]).map((v) => `, ${nameOf(v)}: ${p.mix[v]}`).join(""),
     draw(svg, o) {
-      Charts.line(svg, points.map((p) => [p.at, p.open]), { ...o, low: 0, high: Math.max(4, ...points.map((p) => p.open)) });
+      const shown = variants(), counts = points.map((p) => [p.at, shown.map((v) => p.mix[v] ?? 0)]);
+      Charts.stack(svg, counts, shown.map(colourOf), { ...o, high: Math.max(1, ...points.map((p) => p.workers)) });
     } },
+  { id: "queue", name: "Waiting", now: (p) => [String(p.waiting), `requests · ${number(p.p95, 2)} s p95`],
+    draw(svg, o) {
+      Charts.line(svg, points.map((p) => [p.at, p.waiting]), { ...o, low: 0, high: Math.max(4, ...points.map((p) => p.waiting)) });
+    } },
+  { id: "quality", name: "Relative quality", size: "half", now: (p) => [percent(p.quality), "predicted"],
+    draw: (svg, o) => Charts.line(svg, points.map((p) => [p.at, p.quality]), { ...o, low: Math.min(0.5, service.min_quality), high: 1, goal: service.min_quality }) },
+  { id: "hits", name: "Cache hits", size: "half", now: (p) => [percent(p.hit_rate), "of images"],
+    draw: (svg, o) => Charts.line(svg, points.map((p) => [p.at, p.hit_rate]), { ...o, low: 0, high: 1 }) },
 ];
 
+// Every variant that workers had in what is shown: levels, then models.
+function variants() {
+  const seen = new Set(points.flatMap((p) => Object.keys(p.mix)));
+  const levels = [...seen].filter((v) => !service.models.includes(v)).sort((a, b) => a - b);
+  return [...levels, ...service.models.filter((m) => seen.has(m))];
+}
+
 function buildCharts() {
+  $("charts").replaceChildren();
   for (const chart of CHARTS) {
     chart.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     chart.svg.setAttribute("role", "img");
     chart.value = make("p", { class: "now" });
-    const box = make("figure", { class: chart.wide ? "chart wide" : "chart", id: `chart-${chart.id}` },
-      make("p", { class: "name" }, chart.name), chart.value, chart.svg);
-    if (chart.wide) {
-      box.append(make("ul", { class: "legend" }, ...service.ladder.map((k) => make("li", {}, swatch(k), steps(k)))));
-    }
-    $("charts").append(box);
+    chart.key = make("ul", { class: "legend" });
+    $("charts").append(make("figure", { class: `chart ${chart.size ?? ""}`, id: `chart-${chart.id}` },
+      make("p", { class: "name" }, chart.name), chart.value, chart.svg, ...(chart.legend ? [chart.key] : [])));
   }
 }
 
@@ -73,7 +91,9 @@ function drawCharts(end) {
   for (const chart of CHARTS) {
     const [value, unit] = chart.now(last);
     chart.value.replaceChildren(value, " ", make("small", {}, unit));
-    if (speak) chart.svg.setAttribute("aria-label", `${chart.name}, last 5 minutes: ${value} ${unit} now`);
+    const legend = chart.legend?.(last) ?? [];
+    chart.key.replaceChildren(...legend.map(([v, text]) => make("li", {}, swatch(v), text)));
+    if (speak) chart.svg.setAttribute("aria-label", `${chart.name}, last 5 minutes: ${value} ${unit} now${chart.told?.(last) ?? ""}`);
     chart.draw(chart.svg, { end, seconds: SPAN });
   }
 }
@@ -83,7 +103,7 @@ function showWorkers(state) {
     const slots = make("div", { class: "slots", "aria-hidden": "true" });
     for (let i = 0; i < Math.min(16, Math.max(w.max_batch, w.active)); i++) slots.append(make("span", { class: i < w.active ? "slot busy" : "slot" }));
     for (let i = 0; i < Math.min(16, w.queued); i++) slots.append(make("span", { class: "slot waits" }));
-    const level = w.model ? make("span", { class: "chip" }, w.model) : make("span", { class: "chip" }, swatch(w.assigned), `K ${w.assigned}`);
+    const variant = w.model || w.assigned, level = make("span", { class: "chip" }, swatch(variant), nameOf(variant));
     return make("li", {}, make("div", { class: "row" }, make("span", {}, w.name), level), slots,
       make("span", { class: "quiet" }, `${w.active} of ${w.max_batch} slots busy, ${w.queued} waiting`));
   });
@@ -108,15 +128,16 @@ function showWhy(plans) {
 
 function facts(p) {
   return make("div", { class: "facts" },
-    make("span", { class: "chip" }, ...(p.model ? [p.model] : [swatch(p.skipped_steps), steps(p.skipped_steps)])),
+    make("span", { class: "chip" }, swatch(p.model || p.skipped_steps), p.model || steps(p.skipped_steps)),
     make("span", { class: "chip", title: "predicted relative quality" }, `quality ${percent(p.quality)}`));
 }
 
 function from(p) {
   if (!p.source) return make("p", { class: "from" }, p.model ? `by ${p.worker}` : `from noise, by ${p.worker}`);
-  const told = `similarity ${p.source.similarity.toFixed(2)}, latent on ${p.source.worker}`;
+  const near = p.source.similarity === null ? "" : `similarity ${p.source.similarity.toFixed(2)}, `;
+  const told = `${near}latent on ${p.source.worker}`;
   if (p.source.picture === null) return make("p", { class: "from" }, told);
-  const thumb = make("img", { src: `/console/images/${p.source.picture}`, alt: "", loading: "lazy" });
+  const thumb = hung(p.source.picture, "");
   return make("p", { class: "from" }, thumb, make("a", { href: `#picture-${p.source.picture}` }, `from image ${p.source.picture}, ${told}`));
 }
 
@@ -125,7 +146,7 @@ function showGallery(state) {
   if (!state.pictures.length) return;
   picture = state.hung;
   $("wall").prepend(...state.pictures.map((p) => make("li", { id: `picture-${p.number}` },
-    make("div", { class: "canvas" }, img(`/console/images/${p.number}`, p.prompt)),
+    make("div", { class: "canvas" }, hung(p.number, p.prompt)),
     make("div", { class: "text" }, make("p", { class: "prompt", title: p.prompt }, p.prompt), facts(p), from(p)))));
   while ($("wall").children.length > 48) $("wall").lastElementChild.remove();
 }
@@ -134,32 +155,61 @@ function img(source, alt, kind = service && service.width <= 256 ? "small" : "")
   return make("img", { src: source, alt, class: kind });
 }
 
+// An image of the gallery. Where routers share an address another one may be asked for it, which has none of that
+// name: then again, a little later.
+function hung(number, alt) {
+  const source = `/console/images/${instance}/${number}`, made = img(source, alt);
+  let left = 8;
+  const again = () => { if (made.isConnected) made.src = source; };
+  made.addEventListener("error", () => { if (left-- > 0) setTimeout(again, 500 + 1000 * Math.random()); });
+  return made;
+}
+
 // ---- polling
 
+// What is shown is of one instance of a router, and of one caller.
+function forget(next) {
+  instance = next;
+  seq = picture = spoken = points.length = 0;
+  whyShown = "";
+  $("wall").replaceChildren();
+}
+
+// Whether to show what this instance tells: the one that was shown is gone, or has been silent for long.
+const takes = (other) => other === instance || !instance || service.routers === 1 || misses > 0 || Date.now() - heard > 1000 * STICKS;
+
 async function poll() {
+  let patience = document.hidden ? 5000 : 1000; // out of sight it need not be drawn
+  if ($("key").value !== key) { key = $("key").value; forget(""); }
   try {
-    const answer = await fetch(`/console/state?seq=${seq}&picture=${picture}`, { cache: "no-store", signal: AbortSignal.timeout(5000), headers: auth() });
+    const answer = await fetch(`/console/state?instance=${instance}&seq=${seq}&picture=${picture}`, { cache: "no-store", signal: AbortSignal.timeout(5000), headers: auth() });
     if (!answer.ok) throw new Error(answer.status === 401 ? "an API key is needed: see Options" : `the router answers ${answer.status}`);
     const state = await answer.json();
-    misses = 0;
-    if (state.taken < seq) { points.length = 0; picture = 0; $("wall").replaceChildren(); } // it was started again
-    seq = state.taken;
-    if (!service) { service = state.service; buildCharts(); buildLevels(); }
-    service = state.service;
-    $("service").textContent = `${service.name} · ${service.model} · ${service.policy} · SLO ${service.slo_seconds} s`;
-    points.push(...state.points);
-    points.splice(0, points.length - KEPT);
-    health(state.ready, state.ready ? `${state.workers.length} of ${state.workers_known} workers ready` : state.unready_reason);
-    drawCharts(state.now);
-    showWorkers(state);
-    showWhy(state.plans);
-    showGallery(state);
+    if (takes(state.instance)) show(state); else patience = 500;
   } catch (error) {
     misses += 1;
     if (misses > 1) health(false, `no word from the router: ${error.message}`);
   }
-  // Out of sight it need not be drawn.
-  setTimeout(poll, document.hidden ? 5000 : 1000);
+  setTimeout(poll, patience);
+}
+
+function show(state) {
+  misses = 0;
+  heard = Date.now();
+  if (state.instance !== instance) forget(state.instance);
+  seq = state.taken;
+  const before = service?.ladder.join();
+  service = state.service;
+  if (service.ladder.join() !== before) { buildCharts(); buildLevels(); }
+  $("span").textContent = service.routers > 1 ? `last 5 minutes, of one of ${service.routers} routers` : "last 5 minutes";
+  $("service").textContent = `${service.name} · ${service.model} · ${service.policy} · SLO ${service.slo_seconds} s`;
+  points.push(...state.points);
+  points.splice(0, points.length - KEPT);
+  health(state.ready, state.ready ? `${state.workers.length} of ${state.workers_known} workers ready` : state.unready_reason);
+  drawCharts(state.now);
+  showWorkers(state);
+  showWhy(state.plans);
+  showGallery(state);
 }
 
 function health(ready, text) {
@@ -200,16 +250,19 @@ async function stream(body, signal, on) {
 
 function wish() {
   const asked = { prompt: $("prompt").value };
-  if ($("seed").value) asked.seed = Number($("seed").value);
+  if ($("seed").value) asked.seed = $("seed").value; // as text: numbers end at 2^53 here, seeds at 2^63
   if ($("deadline").value) asked.slo_ms = 1000 * Number($("deadline").value);
   if ($("floor").value) asked.min_quality = Number($("floor").value);
   return asked;
 }
 
-let running = null;
+let running = null, origin = null;
+// The keyboard's focus stays where it is: a button that is disabled or hidden would lose it.
 function busy(on) {
   running = on ? new AbortController() : null;
-  for (const id of ["go", "compare"]) $(id).disabled = on;
+  for (const id of ["go", "compare"]) $(id).setAttribute("aria-disabled", String(on));
+  if (on) origin = document.activeElement === document.body ? $("go") : document.activeElement;
+  else if (document.activeElement === $("stop")) origin.focus();
   $("stop").hidden = !on;
 }
 
@@ -260,7 +313,6 @@ function buildLevels() {
   slider.max = service.ladder.length - 1;
   slider.value = service.ladder.length - 1;
   $("levels").replaceChildren(...service.ladder.map((k, i) => make("option", { value: i, label: String(k) })));
-  slider.addEventListener("input", showPair);
 }
 
 function fill(box, caption, k) {
@@ -282,7 +334,7 @@ function showPair() {
 
 async function compare() {
   const asked = wish();
-  asked.seed ??= Math.floor(Math.random() * 2 ** 31);
+  asked.seed ??= String(Math.floor(Math.random() * 2 ** 31));
   results = new Map();
   busy(true);
   $("prompt-error").textContent = "";
@@ -317,6 +369,7 @@ $("form").addEventListener("submit", (event) => { event.preventDefault(); if (!r
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("form").requestSubmit(); }
 });
-$("compare").addEventListener("click", () => { if ($("form").reportValidity()) compare(); });
+$("compare").addEventListener("click", () => { if (!running && $("form").reportValidity()) compare(); });
+$("level").addEventListener("input", showPair);
 $("stop").addEventListener("click", () => running?.abort());
 poll();

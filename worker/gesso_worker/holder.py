@@ -20,6 +20,7 @@ from typing import Final, Protocol
 import torch
 
 from gesso.profile import Profile
+from gesso_worker.defaults import LONGEST_S
 from gesso_worker.engine import ModelLoadError
 from gesso_worker.loading import OWN, Loaded
 from gesso_worker.residency import Resident, to_let_go
@@ -31,8 +32,9 @@ logger = logging.getLogger(__name__)
 FIND_S: Final = 3600.0
 LOAD_S: Final = 1800.0
 #: Nothing that was accepted may take longer.
-DRAIN_S: Final = 300.0
+DRAIN_S: Final = LONGEST_S
 STOP_S: Final = 5.0
+_HUNG_STEPS: Final = 20
 CHANGING: Final = "the worker is changing its model"
 
 
@@ -110,6 +112,16 @@ class ModelHolder:
         """Why the worker cannot go on, or empty."""
         engine = self.serving.engine.broken if self.serving is not None else ""
         return self._broken or engine
+
+    def hung_seconds(self, least_s: float) -> float:
+        """How long the device has not come round, where that is longer than `least_s` and than twenty measured
+        steps; else 0.
+        """
+        if self.serving is None or self.changing:  # an engine that has ended is silent, too
+            return 0.0
+        silent = self.serving.engine.silent_seconds()
+        patience = max(least_s, _HUNG_STEPS * max(self.serving.profile.step_seconds))
+        return silent if silent > patience else 0.0
 
     @property
     def profile(self) -> Profile | None:

@@ -39,7 +39,7 @@ STOP_S = 0.5
 #: For what is not on disk yet, when all else has ended.
 FLUSH_S = 0.5
 REPORT_S = 10.0
-#: A denoising step that takes longer than this, and than twenty measured ones, means a device that hangs.
+#: A device that has not come round for so long hangs for good: whoever looks after the worker may end it.
 HUNG_S = 60.0
 
 
@@ -204,8 +204,8 @@ async def _watch(
     while not stop.is_set() and not holder.broken:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1.0)
-        silent, patience = _silence(holder)
-        if hung != (silent > patience):
+        silent = holder.hung_seconds(HUNG_S)
+        if hung != (silent > 0):
             hung = not hung
             status = health_pb2.HealthCheckResponse
             await _set(healthy, status.NOT_SERVING if hung else status.SERVING)
@@ -213,14 +213,6 @@ async def _watch(
         if time.monotonic() >= next_report:
             next_report = time.monotonic() + REPORT_S
             told = _report(holder, store, told)
-
-
-def _silence(holder: ModelHolder) -> tuple[float, float]:
-    """How long the device has been silent, and how long it may be. Keeps no hold of the model."""
-    if holder.serving is None or holder.changing:  # an engine that has ended is silent, too
-        return 0.0, HUNG_S
-    patience = max(HUNG_S, 20 * max(holder.serving.profile.step_seconds))
-    return holder.serving.engine.silent_seconds(), patience
 
 
 def _report(holder: ModelHolder, store: Store | None, told: int) -> int:

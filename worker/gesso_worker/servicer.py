@@ -13,6 +13,7 @@ from gesso.logs import subject
 from gesso.profile import Profile
 from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso.tracing import OFF, Tracing
+from gesso_worker.defaults import LONGEST_S
 from gesso_worker.engine import (
     ClosedError,
     Event,
@@ -23,6 +24,7 @@ from gesso_worker.engine import (
     Job,
     Progress,
     QueueFullError,
+    Start,
     Started,
 )
 from gesso_worker.engine.job import Sink
@@ -43,6 +45,8 @@ from gesso_worker.told import Told
 DEFAULT_DEADLINE_S = 300.0
 #: How long past its deadline a job may be silent before the call is ended without it: the device hangs.
 _GRACE_S = 2.0
+#: A device that has not come round for so long is told: its requests may be served elsewhere.
+_STALLED_S = 10.0
 
 _STATUS = {
     FailureReason.CANCELLED: grpc.StatusCode.CANCELLED,
@@ -88,7 +92,7 @@ class WorkerServicer(ShardServicer):
         except BadRequestError as error:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         remaining = context.time_remaining()
-        time_left = DEFAULT_DEADLINE_S if remaining is None else min(remaining, DEFAULT_DEADLINE_S)
+        time_left = DEFAULT_DEADLINE_S if remaining is None else min(remaining, LONGEST_S)
         deadline_s = time.monotonic() + time_left
         told = Told.of(self.tracing, spec, self.name, context.invocation_metadata())
         loop = asyncio.get_running_loop()
@@ -123,7 +127,7 @@ class WorkerServicer(ShardServicer):
                     await abort(context, _STATUS[event.reason], event.message)
                 if isinstance(event, Finished):
                     seen.add(index)
-                yield self._told(event, spec, index)
+                yield self._told(event, spec, index, start)
         finally:
             # The client left, or its deadline passed, or an image failed; jobs that ended are left alone.
             for job in jobs:
@@ -180,6 +184,7 @@ class WorkerServicer(ShardServicer):
             model=holder.held,
             loading_model=holder.loading,
             switch_error=holder.error,
+            stalled=holder.hung_seconds(_STALLED_S) > 0,
             images_done=holder.images_done,
             profile=None if holder.profile is None else _told_profile(holder.profile),
         )
@@ -275,7 +280,9 @@ class WorkerServicer(ShardServicer):
         except ClosedError as error:
             await abort(context, grpc.StatusCode.ABORTED, str(error))
 
-    def _told(self, event: Event, spec: GenerateSpec, index: int) -> worker_pb2.WorkerEvent:
+    def _told(
+        self, event: Event, spec: GenerateSpec, index: int, start: Start
+    ) -> worker_pb2.WorkerEvent:
         match event:
             case Started(skipped_steps):
                 started = image_pb2.Started(worker=self.name, skipped_steps=skipped_steps)
@@ -296,6 +303,7 @@ class WorkerServicer(ShardServicer):
                     denoise_seconds=timings.denoise,
                     decode_seconds=timings.decode,
                     seed=spec.seed + index,
+                    source=_told_source(start) if skipped_steps else None,
                 )
                 return worker_pb2.WorkerEvent(image=image, image_index=index)
             case Failed():
@@ -312,6 +320,10 @@ def _fill(response: worker_pb2.StatsResponse, serving: Serving) -> None:
             worker_pb2.RequestProgress(request_id=j.request_id, remaining_steps=j.steps)
             for j in jobs
         )
+
+
+def _told_source(start: Start) -> worker_pb2.LatentSource:
+    return worker_pb2.LatentSource(entry_id=start.entry_id, worker=start.worker)
 
 
 def _told_profile(profile: Profile) -> worker_pb2.DeviceProfile:

@@ -54,21 +54,25 @@ class StartFinder:
         began = time.monotonic()
         held = None
         for source in (spec.source, *spec.fallbacks):
+            entry_id = source.entry_id
             if not source.address or source.worker == self._name:
-                held = await self._own(spec, source.entry_id, fingerprint)
+                owner = self._name
+                held = await self._own(spec, entry_id, fingerprint)
             else:
+                owner = source.worker
                 left_s = time_left_s - (time.monotonic() - began)
                 held = await self._from_peer(spec, source, fingerprint, left_s)
             if held is not None:
                 break
-        if held is None:
-            held = await self._substitute(spec, fingerprint)
+        else:
+            owner = self._name
+            held, entry_id = await self._substitute(spec, fingerprint)
         seconds = time.monotonic() - began
         if held is None or held.latents.shape != self._shape:
             return Start(fetch_seconds=seconds)
         # A copy: torch cannot hold a read-only array.
         latents = torch.from_numpy(np.array(held.latents))
-        return Start(held.level, latents, seconds)
+        return Start(held.level, latents, seconds, entry_id, owner)
 
     async def _from_peer(
         self, spec: GenerateSpec, source: Source, fingerprint: str, time_left_s: float
@@ -87,20 +91,23 @@ class StartFinder:
             logger.debug("%s", error)
             return None
 
-    async def _substitute(self, spec: GenerateSpec, fingerprint: str) -> HeldLatents | None:
-        """The nearest of this shard's own entries, if it is near enough."""
+    async def _substitute(
+        self, spec: GenerateSpec, fingerprint: str
+    ) -> tuple[HeldLatents | None, str]:
+        """The nearest of this shard's own entries and its id, if it is near enough."""
         if spec.embedding is None:
-            return None
+            return None, ""
         try:
             # In a thread: searching a large index takes too long for the event loop.
             nearest = await asyncio.to_thread(
                 self._shard.lookup, spec.tenant, fingerprint, spec.embedding, 1
             )
         except ValueError:
-            return None
+            return None, ""
         if not nearest or nearest[0].similarity < SUBSTITUTE_SIMILARITY:
-            return None
-        return await self._own(spec, nearest[0].entry_id, fingerprint)
+            return None, ""
+        entry_id = nearest[0].entry_id
+        return await self._own(spec, entry_id, fingerprint), entry_id
 
     async def _own(self, spec: GenerateSpec, entry_id: str, fingerprint: str) -> HeldLatents | None:
         return await fetch(self._shard, spec.tenant, entry_id, spec.skipped_steps, fingerprint)

@@ -97,7 +97,7 @@ async def test_an_own_latent_is_taken_from_the_shard(
 ) -> None:
     entry = str(shard.insert("t", PRINT, EMBEDDING, {5: latents(5), 10: latents(10)}))
     start = await finder(shard, peers).find(spec(Source(entry, "worker-0", address)), PRINT, 10)
-    assert start.skipped_steps == 10
+    assert (start.skipped_steps, start.worker, start.entry_id) == (10, "worker-0", entry)
     assert start.latents is not None
     assert np.array_equal(start.latents.numpy(), latents(10))
 
@@ -171,9 +171,9 @@ async def test_a_near_entry_of_its_own_stands_in_for_a_lost_one(
 ) -> None:
     servicer, address = owner
     servicer.answer = grpc.StatusCode.NOT_FOUND
-    shard.insert("t", PRINT, EMBEDDING, {5: latents(5), 15: latents(15)})
+    entry = shard.insert("t", PRINT, EMBEDDING, {5: latents(5), 15: latents(15)})
     start = await finder(shard, peers).find(spec(Source("e", "worker-1", address)), PRINT, 10)
-    assert start.skipped_steps == 5
+    assert (start.skipped_steps, start.worker, start.entry_id) == (5, "worker-0", entry)
 
 
 async def test_a_far_entry_does_not_stand_in(shard: Shard, peers: Peers) -> None:
@@ -212,7 +212,7 @@ async def test_a_fallback_at_a_peer_stands_in_for_what_is_gone_here(
 ) -> None:
     gone, there = Source("gone", "worker-0", ""), Source("e", "worker-1", owner[1])
     start = await finder(shard, peers).find(replace(spec(gone), fallbacks=(there,)), PRINT, 10)
-    assert start.skipped_steps == 10
+    assert (start.skipped_steps, start.worker, start.entry_id) == (10, "worker-1", "e")
     assert owner[0].asked[0].entry_id == "e"
 
 

@@ -42,11 +42,16 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run starts: before step K, from `latents` (1, C, H, W); K = 0 starts from the seed's noise."""
+    """Where a run starts: before step K, from `latents` (1, C, H, W); K = 0 starts from the seed's noise.
+
+    `entry_id` and `worker` tell whose latents these are.
+    """
 
     skipped_steps: int = 0
     latents: Tensor | None = None
     fetch_seconds: float = 0.0
+    entry_id: str = ""
+    worker: str = ""
 
 
 @dataclass(slots=True)

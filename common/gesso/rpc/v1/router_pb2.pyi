@@ -115,7 +115,7 @@ class PromptClass(_message.Message):
     def __init__(self, name: _Optional[str] = ..., arrivals: _Optional[int] = ..., quality: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ("at", "uptime_seconds", "offered", "served_in_slo", "late", "shed", "failed", "cancelled", "retried", "cache_hits", "predicted_quality_sum", "skipped_steps_sum", "skipped_steps", "served_by_level", "classes", "backlog_seconds", "latency_p50_seconds", "latency_p95_seconds", "plan_revision", "workers_ready", "queued", "optimal_by_level")
+    __slots__ = ("at", "uptime_seconds", "offered", "served_in_slo", "late", "shed", "failed", "cancelled", "retried", "cache_hits", "predicted_quality_sum", "skipped_steps_sum", "skipped_steps", "served_by_level", "classes", "backlog_seconds", "latency_p50_seconds", "latency_p95_seconds", "plan_revision", "workers_ready", "queued", "optimal_by_level", "invalid")
     AT_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OFFERED_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class ReportResponse(_message.Message):
     WORKERS_READY_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     OPTIMAL_BY_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    INVALID_FIELD_NUMBER: _ClassVar[int]
     at: float
     uptime_seconds: float
     offered: int
@@ -160,7 +161,8 @@ class ReportResponse(_message.Message):
     workers_ready: int
     queued: int
     optimal_by_level: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, at: _Optional[float] = ..., uptime_seconds: _Optional[float] = ..., offered: _Optional[int] = ..., served_in_slo: _Optional[int] = ..., late: _Optional[int] = ..., shed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., cache_hits: _Optional[int] = ..., predicted_quality_sum: _Optional[float] = ..., skipped_steps_sum: _Optional[float] = ..., skipped_steps: _Optional[_Iterable[int]] = ..., served_by_level: _Optional[_Iterable[int]] = ..., classes: _Optional[_Iterable[_Union[PromptClass, _Mapping]]] = ..., backlog_seconds: _Optional[float] = ..., latency_p50_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., plan_revision: _Optional[int] = ..., workers_ready: _Optional[int] = ..., queued: _Optional[int] = ..., optimal_by_level: _Optional[_Iterable[int]] = ...) -> None: ...
+    invalid: int
+    def __init__(self, at: _Optional[float] = ..., uptime_seconds: _Optional[float] = ..., offered: _Optional[int] = ..., served_in_slo: _Optional[int] = ..., late: _Optional[int] = ..., shed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., cache_hits: _Optional[int] = ..., predicted_quality_sum: _Optional[float] = ..., skipped_steps_sum: _Optional[float] = ..., skipped_steps: _Optional[_Iterable[int]] = ..., served_by_level: _Optional[_Iterable[int]] = ..., classes: _Optional[_Iterable[_Union[PromptClass, _Mapping]]] = ..., backlog_seconds: _Optional[float] = ..., latency_p50_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., plan_revision: _Optional[int] = ..., workers_ready: _Optional[int] = ..., queued: _Optional[int] = ..., optimal_by_level: _Optional[_Iterable[int]] = ..., invalid: _Optional[int] = ...) -> None: ...
 
 class ReportQualityRequest(_message.Message):
     __slots__ = ("request_id", "relative_quality")

@@ -60,7 +60,7 @@ class WorkerGenerateRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., skipped_steps: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., tenant: _Optional[str] = ..., embedding: _Optional[bytes] = ..., keep_latents: _Optional[bool] = ..., model: _Optional[str] = ..., fallbacks: _Optional[_Iterable[_Union[LatentSource, _Mapping]]] = ..., scheduler: _Optional[str] = ..., images: _Optional[int] = ..., progress_steps: _Optional[int] = ..., preview_steps: _Optional[int] = ...) -> None: ...
 
 class WorkerImage(_message.Message):
-    __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds", "seed")
+    __slots__ = ("data", "format", "width", "height", "skipped_steps", "queue_seconds", "encode_seconds", "fetch_seconds", "denoise_seconds", "decode_seconds", "seed", "source")
     DATA_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class WorkerImage(_message.Message):
     DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     format: _image_pb2.ImageFormat
     width: int
@@ -83,7 +84,8 @@ class WorkerImage(_message.Message):
     denoise_seconds: float
     decode_seconds: float
     seed: int
-    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., fetch_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    source: LatentSource
+    def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., skipped_steps: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., fetch_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., seed: _Optional[int] = ..., source: _Optional[_Union[LatentSource, _Mapping]] = ...) -> None: ...
 
 class WorkerEvent(_message.Message):
     __slots__ = ("started", "progress", "image", "image_index")
@@ -227,7 +229,7 @@ class RequestProgress(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., remaining_steps: _Optional[int] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced", "out_of_memory", "batch_limit", "swaps", "kept_models", "model_bytes", "model_capacity_bytes")
+    __slots__ = ("worker", "ready", "draining", "assigned_skipped_steps", "assigned_revision", "profile", "active", "queued", "cache_entries", "cache_bytes", "cache_capacity_bytes", "images_done", "fingerprint", "model", "loading_model", "switch_error", "last_switch", "cache_disk_bytes", "cache_disk_capacity_bytes", "cache_disk_corrupt", "cache_disk_unwritten", "cache_disk_failed", "placement", "unannounced", "out_of_memory", "batch_limit", "swaps", "kept_models", "model_bytes", "model_capacity_bytes", "stalled")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +260,7 @@ class StatsResponse(_message.Message):
     KEPT_MODELS_FIELD_NUMBER: _ClassVar[int]
     MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MODEL_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STALLED_FIELD_NUMBER: _ClassVar[int]
     worker: str
     ready: bool
     draining: bool
@@ -288,7 +291,8 @@ class StatsResponse(_message.Message):
     kept_models: _containers.RepeatedScalarFieldContainer[str]
     model_bytes: int
     model_capacity_bytes: int
-    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., batch_limit: _Optional[int] = ..., swaps: _Optional[int] = ..., kept_models: _Optional[_Iterable[str]] = ..., model_bytes: _Optional[int] = ..., model_capacity_bytes: _Optional[int] = ...) -> None: ...
+    stalled: bool
+    def __init__(self, worker: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., assigned_skipped_steps: _Optional[int] = ..., assigned_revision: _Optional[int] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., active: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., queued: _Optional[_Iterable[_Union[RequestProgress, _Mapping]]] = ..., cache_entries: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., images_done: _Optional[int] = ..., fingerprint: _Optional[str] = ..., model: _Optional[str] = ..., loading_model: _Optional[str] = ..., switch_error: _Optional[str] = ..., last_switch: _Optional[_Union[Switch, _Mapping]] = ..., cache_disk_bytes: _Optional[int] = ..., cache_disk_capacity_bytes: _Optional[int] = ..., cache_disk_corrupt: _Optional[int] = ..., cache_disk_unwritten: _Optional[int] = ..., cache_disk_failed: _Optional[int] = ..., placement: _Optional[str] = ..., unannounced: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., batch_limit: _Optional[int] = ..., swaps: _Optional[int] = ..., kept_models: _Optional[_Iterable[str]] = ..., model_bytes: _Optional[int] = ..., model_capacity_bytes: _Optional[int] = ..., stalled: _Optional[bool] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("name", "address")

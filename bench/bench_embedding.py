@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -145,7 +146,7 @@ def _tower(name: str) -> tuple[Any, Any]:
 async def _through(encode: Any, texts: Sequence[str], at: Sequence[float]) -> tuple[float, float]:
     """Prompts a second through the router's embedder, and the p95 of their seconds."""
     settings = RouterSettings()
-    embedder = TextEmbedder(encode, settings.embed_batch, settings.embed_cache)
+    embedder = TextEmbedder(encode, settings.embed_batch, settings.embed_cache, math.inf)
     found = await _played(embedder.embed, texts, at)
     await embedder.close()
     return found

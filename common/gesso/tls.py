@@ -61,7 +61,10 @@ class Tls:
         self._stamps = self._look()
         self._looked_s = clock()
         self._material = read(folder)
-        self._contexts: list[ssl.SSLContext] = []
+        #: What HTTPS connections are made with, once there is an HTTPS server.
+        self._context: ssl.SSLContext | None = None
+        #: The last fault that was told, and of which files.
+        self._told: tuple[tuple[Stamp | None, ...], str] | None = None
         #: Counts changes that were taken up.
         self.version = 1
 
@@ -86,14 +89,17 @@ class Tls:
             if stamps == self._stamps:
                 return self.version
             try:
-                self._material = read(self.folder)
+                material = read(self.folder)
+                context = None if self._context is None else self._loaded()
+                if self._look() != stamps:
+                    raise TlsError(f"{self.folder}: files change")
             except TlsError as error:
-                # Half of a change may lie there: the next look sees the rest.
-                log.warning("TLS kept as it was: %s", error)
+                # Half of a change may lie there: a later look sees the rest.
+                if self._told != (stamps, str(error)):
+                    log.warning("TLS kept as it was: %s", error)
+                    self._told = (stamps, str(error))
                 return self.version
-            self._stamps = stamps
-            for context in self._contexts:
-                self._load(context)
+            self._material, self._context, self._stamps = material, context, stamps
             self.version += 1
             log.info("TLS files in force, version %d", self.version)
             return self.version
@@ -130,15 +136,24 @@ class Tls:
         return grpc.aio.secure_channel(address, credentials, options=named)
 
     def http_context(self) -> ssl.SSLContext:
-        """Of an HTTPS server; `refresh` has it take up changed files."""
+        """Of an HTTPS server; each connection gets the certificate in force by then. Raises TlsError."""
+        first = self._context = self._loaded()
+
+        def present(
+            connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, of: ssl.SSLContext
+        ) -> None:
+            self.refresh()
+            # One that is loaded anew may be left half loaded, so that it is another each time.
+            connection.context = self._context or first
+
+        first.sni_callback = present
+        return first
+
+    def _loaded(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._load(context)
-        self._contexts.append(context)
+        _load(context, self.folder)
         return context
-
-    def _load(self, context: ssl.SSLContext) -> None:
-        context.load_cert_chain(self.folder / CERTIFICATE, self.folder / KEY)
 
     def _look(self) -> tuple[Stamp | None, ...]:
         return tuple(stamp_of(self.folder / name) for name in (CERTIFICATE, KEY, AUTHORITY))
@@ -169,14 +184,18 @@ def read(folder: Path) -> Material:
         except OSError as error:
             raise TlsError(f"{folder / name}: {error.strerror or error}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load(context, folder)
+    try:
+        context.load_verify_locations(cadata=found[AUTHORITY].decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise TlsError(f"{folder / AUTHORITY}: no certificates in PEM") from None
+    return Material(found[CERTIFICATE], found[KEY], found[AUTHORITY])
+
+
+def _load(context: ssl.SSLContext, folder: Path) -> None:
     try:
         context.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")
     except (ssl.SSLError, OSError, ValueError):
         raise TlsError(
             f"{folder / CERTIFICATE}: no certificate, or {KEY} is not its key (PEM, no password)"
         ) from None
-    try:
-        context.load_verify_locations(cadata=found[AUTHORITY].decode("ascii"))
-    except (ssl.SSLError, ValueError):
-        raise TlsError(f"{folder / AUTHORITY}: no certificates in PEM") from None
-    return Material(found[CERTIFICATE], found[KEY], found[AUTHORITY])

@@ -13,7 +13,7 @@ from gesso_router.ledger import Served
 from gesso_router.placing import Placer
 from gesso_router.pool import Pool
 from gesso_router.routing.keep import keep_latents
-from gesso_router.routing.quality import Match, quality_at, stand_ins
+from gesso_router.routing.quality import Match, Option, quality_at, stand_ins
 from gesso_router.run import Placement, Run
 from gesso_router.validation import Job
 from gesso_router.witness import Witness
@@ -22,6 +22,19 @@ from gesso_router.witness import Witness
 def tenant_of(service: DiffusionService, job: Job) -> str:
     """Whose latents a job may start from, and leaves its own to."""
     return job.tenant if service.spec.cache.isolation == "Tenant" else ""
+
+
+def begun_with(
+    option: Option, matches: Sequence[Match], made: worker_pb2.WorkerImage
+) -> Match | None:
+    """The entry that an image started from: what the worker tells, or else what it was told to take if the K is
+    that asked for. None at K = 0, and where the entry is none of the `matches`.
+    """
+    if made.HasField("source"):
+        told = (made.source.worker, made.source.entry_id)
+        return next((m for m in matches if (m.worker, m.entry_id) == told), None)
+    # A worker that used another K than asked for may have begun with other latents.
+    return option.match if made.skipped_steps == option.skipped_steps else None
 
 
 class Attempts:
@@ -81,9 +94,8 @@ class Attempts:
             self._placer.predictor, placement.option, made.skipped_steps, run.embedding
         )
         run.ticket.served(now, Served(made.skipped_steps, quality))
-        # A worker that used another K than asked for may have begun with other latents.
         option = placement.option
-        match = option.match if made.skipped_steps == option.skipped_steps else None
+        match = begun_with(option, run.matches, made)
         shown = Shown(made.skipped_steps, quality, match, run.embedding)
         self._feedback.served(job.request_id, shown, now)
         started_s = flight.sent_s + made.queue_seconds if run.started_s is None else run.started_s

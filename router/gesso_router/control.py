@@ -149,6 +149,7 @@ class Control:
             shed=ended[Outcome.SHED],
             failed=ended[Outcome.FAILED],
             cancelled=ended[Outcome.CANCELLED],
+            invalid=ended[Outcome.INVALID],
             retried=ledger.retried,
             cache_hits=ledger.cache_hits,
             predicted_quality_sum=ledger.quality_sum,

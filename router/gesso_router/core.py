@@ -50,10 +50,15 @@ from gesso_router.witness import Witness
 
 log = logging.getLogger(__name__)
 
-#: Workers that may fail a request.
+#: Workers that may fail a request once they have begun with it.
 ATTEMPTS = 2
+#: Workers that may fail it at all. What keeps workers from beginning may lie in the request itself: it is not
+#: to take down a whole fleet.
+MOST_FAILURES = 4
 #: Workers that may send a request on, since they are about to go or hold another model by now.
 REFUSALS = 8
+#: A deadline of at least this share of the service's is as usual.
+_USUAL = 0.9
 _SHUTTING_DOWN = "the router is shutting down"
 
 
@@ -250,7 +255,8 @@ class Router:
             outcome = OUTCOMES[error.ending]
             if error.reason in REFUSED_AT_ONCE:
                 outcome = Outcome.SHED
-            usual = job.slo_seconds >= self.service.spec.slo.latency_seconds
+            # A client's timeout of the service's own deadline is a little less by the time it is here.
+            usual = slo >= _USUAL * self.service.spec.slo.latency_seconds
             if error.ending is Ending.SHED and usual and has_room:
                 self.sharing.overloaded(self.ledger.open, self._clock())
             log.info(
@@ -276,10 +282,14 @@ class Router:
                 await self._prompts.read(run, self.embedder, tenant_of(self.service, run.job))
             finally:
                 self._placer.reading -= 1
+        failed = 0
         while True:
             with self._tracing.span(spans.CHOOSE) as span:
                 placement = await self._placer.place(run)
                 spans.chosen(span, run, placement)
+            if len(run.failed_on) > failed:
+                failed = len(run.failed_on)
+                self.ledger.retry()
             address = self.fleet.address(placement.worker) or ""
             try:
                 with self._tracing.calling(spans.GENERATE_METHOD, address) as span:
@@ -288,22 +298,26 @@ class Router:
             except WorkerFailedError as failure:
                 run.failure = failure
                 if failure.refused:
-                    self.fleet.refused(placement.worker, self._clock())
+                    self.fleet.refused(placement.worker, placement.flight, self._clock())
                     if len(run.refused_by) < REFUSALS:
                         run.refused_by.append(placement.worker)
                         continue
                 run.failed_on.append(placement.worker)
-                if failure.retryable and self.fleet.failed(placement.worker, self._clock()):
+                if failure.retryable and self.fleet.failed(
+                    placement.worker, placement.flight, self._clock()
+                ):
                     log.warning("worker keeps failing", extra={"worker": placement.worker})
                 if failure.timed_out:
                     raise RequestError(
                         Ending.DEADLINE, "deadline", "given up: its deadline is long past"
                     ) from None
-                if not failure.retryable or len(run.failed_on) >= ATTEMPTS:
+                # Who is sent on for ever is as good as begun.
+                run.begun += failure.refused or run.started_s is not None
+                exhausted = run.begun >= ATTEMPTS or len(run.failed_on) >= MOST_FAILURES
+                if exhausted or not failure.retryable:
                     raise unserved(run) from None
-                self.ledger.retry()
                 log.warning(
-                    "retry on another worker",
+                    "worker failed a request",
                     extra={"worker": placement.worker, "cause": str(failure)},
                 )
 

@@ -19,8 +19,8 @@ from gesso_router.validation import invalid
 class Shown:
     """What an image went out with: the K used, its predicted quality, and what that was predicted from.
 
-    `match` is the entry whose latents the run began with; None at K = 0, or where a worker took others
-    than it was told to. `prompt` is the prompt's embedding.
+    `match` is the entry whose latents the run began with; None at K = 0, or where it is none that the router
+    knows. `prompt` is the prompt's embedding.
     """
 
     skipped_steps: int

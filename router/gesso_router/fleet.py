@@ -62,12 +62,13 @@ class WorkerReport:
 
 @dataclass
 class Flight:
-    """A request of this router on a worker."""
+    """A request of this router on a worker, at the address that the worker had when it was sent."""
 
     request_id: str
     steps: int
     sent_s: float
     remaining: int
+    address: str = ""
     active: bool = False
     progress_s: float = 0.0
     started_s: float = 0.0
@@ -132,6 +133,8 @@ class Fleet:
         self._max_batch = max_batch
         self._misses_allowed = stats_misses
         self._workers: dict[str, WorkerState] = {}
+        #: Losses of workers that were not about to go, since the start.
+        self.losses = 0
 
     def apply(self, endpoints: Iterable[Endpoint]) -> tuple[list[str], list[str]]:
         """Takes the workers of a plan; returns names that came (or moved) and names that went (or moved)."""
@@ -220,29 +223,34 @@ class Fleet:
         if state is None:
             return False
         state.misses += 1
-        if state.misses < self._misses_allowed or not state.reachable:
+        if state.misses < self._misses_allowed or state.report is None:
             return False
-        state.report = None
+        self._lose(state, state.report)
         return True
 
     def lost(self, name: str, now_s: float) -> bool:
         """A worker cannot be reached: nothing new until it answers again; False if that was known."""
         state = self._workers.get(name)
-        if state is None or not state.reachable:
+        if state is None or state.report is None:
             return False
-        state.report, state.lost_s = None, now_s
+        self._lose(state, state.report)
+        state.lost_s = now_s
         return True
 
-    def refused(self, name: str, now_s: float) -> None:
+    def _lose(self, state: WorkerState, report: WorkerReport) -> None:
+        self.losses += not report.draining
+        state.report = None
+
+    def refused(self, name: str, flight: Flight, now_s: float) -> None:
         """A worker takes nothing more, or holds another model: nothing new until it tells how it is now."""
-        state = self._workers.get(name)
+        state = self._carrying(name, flight)
         if state is not None and state.report is not None:
             state.report = replace(state.report, ready=False)
             state.lost_s, state.view = now_s, None
 
-    def failed(self, name: str, now_s: float) -> bool:
+    def failed(self, name: str, flight: Flight, now_s: float) -> bool:
         """A request failed on a worker; True if nothing new goes there for a while from now on."""
-        state = self._workers.get(name)
+        state = self._carrying(name, flight)
         if state is None:
             return False
         before, state.breaker = state.breaker, state.breaker.failed(now_s)
@@ -254,6 +262,7 @@ class Fleet:
         flight = Flight(request_id, steps, now_s, steps)
         state = self._workers.get(name)
         if state is not None:
+            flight.address = state.endpoint.address
             state.flights[request_id] = flight
             state.view = None
         return flight
@@ -269,7 +278,7 @@ class Fleet:
         """A request is in the denoising batch."""
         flight.active, flight.remaining = True, max(1, remaining)
         flight.started_s = flight.progress_s = now_s
-        state, profile = self._of(name)
+        state, profile = self._of(name, flight)
         if state is not None:
             state.view = None
         if state is not None and profile is not None:
@@ -278,7 +287,7 @@ class Fleet:
 
     def progressed(self, name: str, flight: Flight, remaining: int, now_s: float) -> None:
         """Steps of a request are done."""
-        state, profile = self._of(name)
+        state, profile = self._of(name, flight)
         if state is not None and profile is not None:
             batch = state.foreign + sum(f.active for f in state.flights.values())
             steps = flight.remaining - remaining
@@ -289,7 +298,7 @@ class Fleet:
 
     def finished(self, name: str, flight: Flight) -> None:
         """An image came: what its steps took, against what they should have, tells the drift."""
-        state, profile = self._of(name)
+        state, profile = self._of(name, flight)
         if state is not None:
             state.breaker, state.barred = CLOSED, False
         if state is None or profile is None or not flight.active:
@@ -307,9 +316,16 @@ class Fleet:
         profile = self._of(name)[1]
         return profile.latency_seconds(skipped_steps, batch) if profile is not None else 0.0
 
-    def _of(self, name: str) -> tuple[WorkerState | None, Profile | None]:
-        """A worker and its profile as it is now."""
+    def _carrying(self, name: str, flight: Flight) -> WorkerState | None:
+        """A worker with a flight; None if it has moved since: what becomes of that says nothing of it now."""
         state = self._workers.get(name)
+        return state if state is not None and state.endpoint.address == flight.address else None
+
+    def _of(
+        self, name: str, flight: Flight | None = None
+    ) -> tuple[WorkerState | None, Profile | None]:
+        """A worker, with a flight if one is told, and its profile as it is now."""
+        state = self._carrying(name, flight) if flight is not None else self._workers.get(name)
         if state is None or state.report is None or state.report.profile is None:
             return state, None
         return state, state.drift.applied(state.report.profile)

@@ -17,8 +17,15 @@ class DeadlinePassedError(Exception):
     """Its turn came too late, or never."""
 
 
+class NoWorkerLeftError(Exception):
+    """No worker is left but those that a request does not go to again."""
+
+
 class ClipperGate:
-    """First in, first out; its length is bounded by the router's admission."""
+    """First in, first out; who may not go to a worker again that failed it holds up nobody who may.
+
+    Its length is bounded by the router's admission.
+    """
 
     def __init__(self, fleet: Fleet, max_batch: int, clock: Callable[[], float]) -> None:
         self._fleet = fleet
@@ -38,7 +45,8 @@ class ClipperGate:
     async def turn(self, waiting: Waiting, give_up_s: float) -> str:
         """Waits for the worker to send to, until `give_up_s`; the caller must call `taken` once it has sent.
 
-        Raises DeadlinePassedError if its turn came after its deadline, or no turn came at all.
+        Raises DeadlinePassedError if its turn came after its deadline, or no turn came at all, and
+        NoWorkerLeftError where only workers are left that it does not go to again.
         """
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._queue[waiting.request_id] = (waiting, future)
@@ -64,21 +72,35 @@ class ClipperGate:
 
     def pump(self) -> None:
         """Gives out turns while windows are open."""
-        while self._queue:
-            head, future = next(iter(self._queue.values()))
-            own = self._fleet.holding("", head.exclude)
-            slots = [self._slot(w, head.skipped_steps) for w in own]
-            turn = next_turn((head,), slots, self._clock())
-            if turn is None:
-                return
-            del self._queue[turn.request_id]
-            if future.done():
+        now, full, gone = self._clock(), False, []
+        for waiting, future in self._queue.values():
+            # Who was failed by a worker holds up nobody who may go there, and is told when no other is left.
+            first_try = not waiting.exclude
+            if full and first_try:
                 continue
-            if turn.worker is None:
-                future.set_exception(DeadlinePassedError())
+            if future.done() or self._settle(waiting, future, now):
+                gone.append(waiting.request_id)
             else:
-                self._promised[turn.worker] = self._promised.get(turn.worker, 0) + 1
-                future.set_result(turn.worker)
+                full = full or first_try
+        for request_id in gone:
+            del self._queue[request_id]
+
+    def _settle(self, waiting: Waiting, future: asyncio.Future[str], now_s: float) -> bool:
+        """Tells one what becomes of it; False: it waits on."""
+        own = self._fleet.holding("", waiting.exclude)
+        if waiting.exclude and waiting.exclude.issuperset(own):
+            future.set_exception(NoWorkerLeftError())
+            return True
+        slots = [self._slot(w, waiting.skipped_steps) for w in own]
+        turn = next_turn((waiting,), slots, now_s)
+        if turn is None:
+            return False
+        if turn.worker is None:
+            future.set_exception(DeadlinePassedError())
+        else:
+            self._promised[turn.worker] = self._promised.get(turn.worker, 0) + 1
+            future.set_result(turn.worker)
+        return True
 
     def _slot(self, worker: str, skipped_steps: int) -> Slot:
         in_flight = self._fleet.in_flight(worker) + self._promised.get(worker, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -22,8 +23,19 @@ from gesso_router.errors import Ending, RequestError
 from gesso_router.feedback import UnknownRequestError
 from gesso_router.idempotency import HEADER, Idempotent
 from gesso_router.image_answer import Made
+from gesso_router.outgoing import Outbox, Unread
 from gesso_router.plan_store import PlanError
-from gesso_router.validation import GRPC_NAMES, Job, Raw, request_id_of, validate
+from gesso_router.settings import RouterSettings
+from gesso_router.validation import (
+    GRPC_NAMES,
+    MAX_SLO_SECONDS,
+    Job,
+    Raw,
+    request_id_of,
+    validate,
+)
+
+log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,6 +51,9 @@ _STATUS = {
 RETRY_AFTER = "retry-after-ms"
 REQUEST_ID = "x-request-id"
 GENERATE = "gesso.v1.ImageService/Generate"
+#: Of the room for images that are not read: with more taken, none is begun, so that few are made in vain.
+BEGUN_SHARE = 0.5
+_End = tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]
 
 
 class ImageService(image_pb2_grpc.ImageServiceServicer):
@@ -56,6 +71,7 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         self._callers = callers or Callers(None)
         self._results = results
         self._tracing = tracing
+        self._unread = Unread(router.settings.unread_bytes)
 
     async def Generate(  # type: ignore[override]  # noqa: N802
         self, request: image_pb2.GenerateRequest, context: Context
@@ -64,21 +80,35 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         metadata = dict(context.invocation_metadata() or ())
         request_id = request.request_id or request_id_of(_text(metadata.get(REQUEST_ID)))
         carrier = carrier_of(metadata.items()) if self._tracing.on else {}
-        refusal = None
+        outbox = None if request.image_only else Outbox(context.write)
+        end: _End | None = None
         with self._tracing.serve(GENERATE, carrier, rpc(GENERATE)) as span:
             # Whatever a client calls its request, malformed ids stay out of the log.
             logs.begin(logs.Subject(request_id_of(request_id), trace_id(span)))
             try:
-                await self._generate(request, request_id, metadata, context)
+                await self._generate(request, request_id, metadata, context, outbox)
             except RequestError as error:
                 failed(span, _STATUS[error.ending].name)
-                refusal = error
-        if refusal is not None:
-            trailing = [("reason", refusal.reason), (REQUEST_ID, logs.subject().request)]
-            if refusal.retry_after_seconds is not None:
-                millis = max(1, math.ceil(refusal.retry_after_seconds * 1000))
-                trailing.append((RETRY_AFTER, str(millis)))
-            await context.abort(_STATUS[refusal.ending], refusal.message, tuple(trailing))
+                end = _refusal(error)
+            except Exception as error:
+                failed(span, type(error).__name__)
+                # Its text may quote the prompt: the client is not told, and the log has the hash.
+                texts = tuple(text for text in (request.prompt, request.negative_prompt) if text)
+                about = logs.subject()
+                logs.begin(logs.Subject(about.request, about.trace, texts))
+                log.exception("the request failed")
+                end = grpc.StatusCode.INTERNAL, "the router failed; its log says why", ()
+            finally:
+                if outbox is not None and end is None:
+                    outbox.close()
+        if end is not None:
+            if outbox is not None:
+                try:
+                    await outbox.flush()  # gRPC takes no status while it writes an event
+                finally:
+                    outbox.close()
+            status, message, trailing = end
+            await context.abort(status, message, (*trailing, (REQUEST_ID, logs.subject().request)))
 
     async def _generate(
         self,
@@ -86,35 +116,53 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         request_id: str,
         metadata: Mapping[str, str | bytes],
         context: Context,
+        outbox: Outbox | None,
     ) -> None:
         caller = self._callers.of(_text(metadata.get("authorization")))
+        client = caller.name or _host(context)
+        self._unread.check(client, BEGUN_SHARE)
         raw = raw_of(request, request_id)
         job = caller.owns(validate(raw, self._router.service, GRPC_NAMES))
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
 
+        key = _text(metadata.get(HEADER.lower())) if self._results is not None else None
+
         async def emit(event: image_pb2.GenerateEvent) -> None:
-            try:
-                await context.write(event)
-            except grpc.aio.BaseError:  # the client is gone
-                raise asyncio.CancelledError from None
+            if outbox is not None and not outbox.put(event) and key is None:
+                raise asyncio.CancelledError  # the client is gone, and nobody else wants the image
 
         remaining = context.time_remaining()
 
         async def make() -> image_pb2.Image:
-            self._callers.spend(caller, 1)
-            return await self._router.generate(job, emit, remaining)
+            with self._callers.charged(caller, 1):
+                return await self._router.generate(job, emit, remaining)
 
-        key = _text(metadata.get(HEADER.lower()))
-        if key is None or self._results is None:
+        if key is None:
             image = await make()
+            await self._ready(outbox, client)
+            event = messages.Encoded.image(request_id, image)
+            del image  # from here on it is held once, as it goes out
         else:
-            request_id, image = await self._once(caller.name, key, request, job, make)
-        event = messages.Encoded.image(request_id, image)
-        del image  # from here on it is held once, as it goes out
+            made = await self._once(caller.name, key, request, job, make)
+            await self._ready(outbox, client)
+            event = messages.Encoded.image(made.request_id, made.head(), made.data)
+            del made
+        size = len(event)
+        self._unread.add(client, size)
         try:
             await context.write(event)
         except grpc.aio.BaseError:
             raise asyncio.CancelledError from None
+        finally:
+            self._unread.remove(client, size)
+
+    async def _ready(self, outbox: Outbox | None, client: str) -> None:
+        """Waits until a client has read its events. Raises RequestError (DEADLINE, SHED): it gets no image."""
+        seconds = self._router.settings.unread_seconds
+        if outbox is not None and not await outbox.flush(seconds):
+            message = f"given up: the client did not read its events for {seconds:g} s"
+            raise RequestError(Ending.DEADLINE, "unread-events", message)
+        self._unread.check(client)
 
     async def _once(
         self,
@@ -123,8 +171,8 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         request: image_pb2.GenerateRequest,
         job: Job,
         make: Callable[[], Awaitable[image_pb2.Image]],
-    ) -> tuple[str, image_pb2.Image]:
-        """Id and image of the first call with a key; it is made though that call ends."""
+    ) -> Made:
+        """The image of the first call with a key; it is made though that call ends."""
         assert self._results is not None
 
         async def made() -> tuple[Made, ...]:
@@ -135,7 +183,25 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         asked.ClearField("image_only")  # how it is told makes it no other image
         fingerprint = hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
         (image,) = await self._results.once(owner, key, fingerprint, made)
-        return image.request_id, image.as_message()
+        return image
+
+
+def server_options(settings: RouterSettings) -> tuple[tuple[str, int], ...]:
+    """Of a server that clients connect to."""
+    longest = settings.late_factor * MAX_SLO_SECONDS + settings.unread_seconds
+    seconds = {
+        "keepalive_time": settings.connection_keepalive,
+        "keepalive_timeout": settings.connection_keepalive_timeout,
+        "max_connection_age": settings.connection_age,
+        # No request is cut off.
+        "max_connection_age_grace": longest,
+    }
+    return (
+        # Without this option, two servers may share a port on Linux, each with half the requests.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", settings.connection_streams),
+        *((f"grpc.{name}_ms", round(s * 1000)) for name, s in seconds.items()),
+    )
 
 
 def add_image_service(service: ImageService, server: grpc.aio.Server) -> None:
@@ -147,6 +213,21 @@ def add_image_service(service: ImageService, server: grpc.aio.Server) -> None:
     )
     handler = grpc.method_handlers_generic_handler("gesso.v1.ImageService", {"Generate": generate})
     server.add_generic_rpc_handlers((handler,))
+
+
+def _refusal(error: RequestError) -> _End:
+    """Without the error itself, whose traceback would hold what was under way."""
+    trailing = [("reason", error.reason)]
+    if error.retry_after_seconds is not None:
+        millis = max(1, math.ceil(error.retry_after_seconds * 1000))
+        trailing.append((RETRY_AFTER, str(millis)))
+    return _STATUS[error.ending], error.message, tuple(trailing)
+
+
+def _host(context: Context) -> str:
+    """Where a call comes from: its connections count together."""
+    peer: str = context.peer()
+    return peer.rpartition(":")[0]
 
 
 def _text(value: str | bytes | None) -> str | None:

@@ -63,8 +63,12 @@ def install(app: FastAPI) -> None:
 
 def unforeseen() -> Response:
     """The answer where the router failed: what went wrong is in the log, and may hold what nobody must see."""
-    message = "the router failed; its log says why"
-    return JSONResponse(_body(message, "server_error", None, "internal"), 500)
+    return JSONResponse(_UNFORESEEN, 500)
+
+
+def unforeseen_event() -> bytes:
+    """The same as a server-sent event, for an answer that has begun."""
+    return _event(_UNFORESEEN)
 
 
 def response(error: RequestError) -> Response:
@@ -79,7 +83,7 @@ def body_of(error: RequestError) -> dict[str, Any]:
 
 def event_of(error: RequestError) -> bytes:
     """The same as a server-sent event, for an answer that has begun."""
-    return b"event: error\ndata: " + json.dumps(body_of(error)).encode() + b"\n\n"
+    return _event(body_of(error))
 
 
 def _headers(error: RequestError) -> Mapping[str, str]:
@@ -92,5 +96,12 @@ def _headers(error: RequestError) -> Mapping[str, str]:
     return headers
 
 
+def _event(body: Mapping[str, Any]) -> bytes:
+    return b"event: error\ndata: " + json.dumps(body).encode() + b"\n\n"
+
+
 def _body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+_UNFORESEEN = _body("the router failed; its log says why", "server_error", None, "internal")

@@ -70,7 +70,7 @@ class Idempotent(Generic[Result]):
 
         The work goes on though its caller is cancelled: that one may come again for it. Raises what `make`
         raises; RequestError (INVALID) on a key that cannot be one, (CONFLICT) where it stands for another
-        fingerprint, (SHED) where too much is under way.
+        fingerprint, (SHED) where too much is under way, (UNAVAILABLE) where the work was cancelled.
         """
         if not _KEY.match(key):
             allowed = "1 to 255 printable ASCII characters without spaces"
@@ -86,7 +86,19 @@ class Idempotent(Generic[Result]):
                 "and its repetitions"
             )
             raise RequestError(Ending.CONFLICT, "idempotency_key_reused", message, param=HEADER)
-        return await asyncio.shield(entry.task)
+        try:
+            return await asyncio.shield(entry.task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not entry.task.cancelled() or (caller is not None and caller.cancelling()):
+                raise
+            # It is not the caller that was cancelled: who waits must be answered.
+            raise RequestError(
+                Ending.UNAVAILABLE,
+                "idempotency-ended",
+                f"{HEADER}: the work that {key[:64]!r} stands for was ended: send it again",
+                retry_after_seconds=1.0,
+            ) from None
 
     async def close(self) -> None:
         """Ends what is under way; nobody waits for it any more."""

@@ -9,16 +9,19 @@ import base64
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gesso.rpc.v1 import image_pb2
 from gesso_router.image_request import ImageRequest
+from gesso_router.image_store import new_name
 from gesso_router.validation import FORMATS, Job
 
 #: Bytes of an image in one piece: a multiple of 3, so that the pieces' base64 joins up.
 PIECE = 96 * 1024
 KEEP_ALIVE = b": keep-alive\n\n"
+#: What of an image is no field of the gRPC API's Image, or goes out apart from it.
+_APART = ("request_id", "format", "data", "stored_as")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Made:
     generate_seconds: float
     attempts: int
     model: str
+    #: Its name where it is fetched by URL: who gets the same image again gets the same URL.
+    stored_as: str = field(default_factory=new_name, repr=False, compare=False)
 
     @classmethod
     def of(cls, job: Job, image: image_pb2.Image) -> Made:
@@ -60,9 +65,9 @@ class Made:
             image.model,
         )
 
-    def as_message(self) -> image_pb2.Image:
-        """As the gRPC front door sends it."""
-        fields = {k: v for k, v in vars(self).items() if k not in ("request_id", "format")}
+    def head(self) -> image_pb2.Image:
+        """As the gRPC front door sends it, but for its data."""
+        fields = {k: v for k, v in vars(self).items() if k not in _APART}
         return image_pb2.Image(format=f"IMAGE_FORMAT_{self.format.upper()}", **fields)
 
     @property

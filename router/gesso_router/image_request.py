@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +10,16 @@ from typing import Any
 
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
-from gesso_router.validation import FORMATS, HTTP_NAMES, MAX_SEED, Job, Raw, invalid, validate
+from gesso_router.validation import (
+    FORMATS,
+    HTTP_NAMES,
+    MAX_REQUEST_ID,
+    MAX_SEED,
+    Job,
+    Raw,
+    invalid,
+    validate,
+)
 
 MAX_IMAGES = 10
 MAX_PARTIAL_IMAGES = 3
@@ -92,14 +102,22 @@ def parse(body: bytes, router: Router, request_id: str = "") -> ImageRequest:
         steps = router.service.spec.model.steps
         first = replace(first, preview_steps=max(1, steps // (partial_images + 1)))
     jobs = tuple(
-        replace(
-            first,
-            request_id=first.request_id if n == 1 else f"{first.request_id}-{i}",
-            seed=(first.seed + i) & MAX_SEED,
-        )
-        for i in range(n)
+        replace(first, request_id=name, seed=(first.seed + i) & MAX_SEED)
+        for i, name in enumerate(_ids(first.request_id, n))
     )
     return ImageRequest(jobs, by_url, stream, partial_images)
+
+
+def _ids(request_id: str, n: int) -> list[str]:
+    """An id for each of n images, none longer than an id may be."""
+    if n == 1:
+        return [request_id]
+    most = MAX_REQUEST_ID - len(f"-{MAX_IMAGES - 1}")
+    if len(request_id) > most:
+        # Requests whose ids differ only in what is cut off are told apart all the same.
+        digest = hashlib.sha256(request_id.encode()).hexdigest()[:12]
+        request_id = f"{request_id[: most - 13]}.{digest}"
+    return [f"{request_id}-{i}" for i in range(n)]
 
 
 def _given(body: bytes, router: Router) -> dict[str, Any]:
@@ -112,11 +130,13 @@ def _given(body: bytes, router: Router) -> dict[str, Any]:
     known = (*_FIELDS, "skipped_steps") if router.may_pin else _FIELDS
     for name in fields:
         if name not in known:
+            # JSON may hold half of a surrogate pair, which no answer can.
+            shown = name[:64].encode("utf-8", "backslashreplace").decode()
             raise RequestError(
                 Ending.INVALID,
                 "unsupported_parameter",
-                f"{name[:64]}: not supported: the parameters are {', '.join(known)}",
-                param=name[:64],
+                f"{shown}: not supported: the parameters are {', '.join(known)}",
+                param=shown,
             )
     return {name: value for name, value in fields.items() if value is not None}
 

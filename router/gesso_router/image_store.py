@@ -17,8 +17,13 @@ class StoredImage:
     media_type: str
 
 
+def new_name() -> str:
+    """192 random bits: who knows it may fetch the image, and nobody can guess it."""
+    return secrets.token_urlsafe(24)
+
+
 class ImageStore:
-    """By a name of 192 random bits: who knows it may fetch the image, and nobody can guess it."""
+    """Images by their names, see `new_name`."""
 
     def __init__(
         self,
@@ -36,20 +41,20 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._images)
 
-    def put(self, image: StoredImage) -> str:
-        """Keeps an image, instead of the oldest where there is no room; gives its name.
+    def put(self, name: str, image: StoredImage) -> None:
+        """Keeps an image, instead of the oldest where there is no room; one that is still here stays as it is.
 
         Raises ValueError on one that is larger than the whole store.
         """
         if len(image.data) > self._most:
             raise ValueError(f"an image of {len(image.data)} bytes: at most {self._most} are kept")
         self._forget()
+        if name in self._images:
+            return
         while self._images and self.bytes + len(image.data) > self._most:
             self._drop(next(iter(self._images)))
-        name = secrets.token_urlsafe(24)
         self._images[name] = (image, self._clock())
         self.bytes += len(image.data)
-        return name
 
     def get(self, name: str) -> StoredImage | None:
         """The image of that name; None if there is none, or none any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -16,18 +17,20 @@ from starlette.exceptions import HTTPException
 
 from gesso.rpc.v1 import image_pb2
 from gesso_router import image_answer
-from gesso_router.access.http import caller_of, spend
+from gesso_router.access.http import caller_of, charged
 from gesso_router.body import bounded_body
 from gesso_router.core import Router
 from gesso_router.errors import Ending, RequestError
-from gesso_router.http_errors import event_of
+from gesso_router.http_errors import event_of, unforeseen_event
 from gesso_router.idempotency import HEADER, Idempotent
 from gesso_router.image_answer import KEEP_ALIVE, Made
 from gesso_router.image_request import ImageRequest, parse
 from gesso_router.image_store import ImageStore, StoredImage
-from gesso_router.request_ids import request_id
+from gesso_router.request_ids import hide, request_id
 from gesso_router.run import Emit, unheard
 from gesso_router.validation import Job
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 #: Previews that wait for a slow reader; beyond it they are left out, never the image.
@@ -93,6 +96,7 @@ class ImagesApi:
     async def _generate(self, request: Request) -> Response:
         body = await bounded_body(request, MAX_BODY_BYTES, "; prompt: 1 to 4096 bytes of UTF-8")
         asked, caller = parse(body, self._router, request_id(request)), caller_of(request)
+        hide(asked.jobs[0])
         asked = replace(asked, jobs=tuple(caller.owns(j) for j in asked.jobs))
         key = request.headers.get(HEADER)
         fingerprint = hashlib.sha256(body).digest()
@@ -100,8 +104,8 @@ class ImagesApi:
         async def made(emit: Emit) -> tuple[Made, ...]:
             async def make() -> tuple[Made, ...]:
                 # Who repeats a request with its key pays once.
-                spend(request, len(asked.jobs))
-                return await self._make(asked.jobs, emit)
+                with charged(request, len(asked.jobs)):
+                    return await self._make(asked.jobs, emit)
 
             if key is None:
                 return await make()
@@ -156,6 +160,7 @@ class ImagesApi:
             return await made(emit)
 
         task = asyncio.create_task(run(), name=f"stream {asked.jobs[0].request_id}")
+        task.add_done_callback(_heard)
         starting = asyncio.create_task(begun.wait())
         gone = asyncio.create_task(_disconnected(request))
         try:
@@ -181,13 +186,13 @@ class ImagesApi:
 
     def _url(self, request: Request, image: Made) -> str:
         try:
-            name = self.store.put(StoredImage(image.data, f"image/{image.format}"))
+            self.store.put(image.stored_as, StoredImage(image.data, f"image/{image.format}"))
         except ValueError as error:
             message = f"response_format: 'url' is not possible for {error}: use b64_json"
             raise RequestError(
                 Ending.INVALID, "too_large", message, param="response_format"
             ) from None
-        return str(request.base_url.replace(path=f"/v1/images/files/{quote(name)}"))
+        return str(request.base_url.replace(path=f"/v1/images/files/{quote(image.stored_as)}"))
 
 
 async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -221,12 +226,22 @@ async def _events(
         except RequestError as error:
             yield event_of(error)
             return
+        except Exception:  # the answer has begun: a status cannot tell it any more
+            log.exception("the request failed")
+            yield unforeseen_event()
+            return
         for piece in image_answer.completed(image):
             yield piece
     finally:
         for left in (task, getting):
             if left is not None:
                 left.cancel()
+
+
+def _heard(task: asyncio.Task[tuple[Made, ...]]) -> None:
+    """Where nobody is left to hear an error, asyncio itself would log it, with whatever it quotes."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _unless_gone(request: Request, work: Awaitable[tuple[Made, ...]]) -> tuple[Made, ...]:

@@ -21,6 +21,7 @@ class Outcome(enum.Enum):
     SHED = "shed"  # refused at once
     FAILED = "failed"
     CANCELLED = "cancelled"  # by the client
+    INVALID = "invalid"  # asked for a K that no latent allows: nobody's deadline, nobody's load
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,18 @@ class Encoded:
         self._data: bytes | None = data
 
     @classmethod
-    def image(cls, request_id: str, value: image_pb2.Image) -> Encoded:
-        """The last event."""
-        head = image_pb2.GenerateEvent(request_id=request_id).SerializeToString()
-        return cls(
-            b"".join((head, _IMAGE_TAG, _varint(value.ByteSize()), value.SerializeToString()))
-        )
+    def image(cls, request_id: str, value: image_pb2.Image, data: bytes = b"") -> Encoded:
+        """The last event; `data` is the image's where `value` comes without: it is copied once."""
+        event = image_pb2.GenerateEvent(request_id=request_id).SerializeToString()
+        parts = [value.SerializeToString()]
+        if data:
+            parts += [_DATA_TAG, _varint(len(data)), data]
+        length = _varint(sum(map(len, parts)))
+        return cls(b"".join((event, _IMAGE_TAG, length, *parts)))
+
+    def __len__(self) -> int:
+        """In bytes; 0 once they are given away."""
+        return len(self._data or b"")
 
     def take(self) -> bytes:
         """The bytes, which are gone from here afterwards."""
@@ -57,8 +63,9 @@ def encoded(event: image_pb2.GenerateEvent | Encoded) -> bytes:
     return event.take() if isinstance(event, Encoded) else event.SerializeToString()
 
 
-#: Of GenerateEvent.image: its number, and that its length follows.
+#: Of GenerateEvent.image and Image.data: their numbers, and that a length follows.
 _IMAGE_TAG = bytes([image_pb2.GenerateEvent.IMAGE_FIELD_NUMBER << 3 | 2])
+_DATA_TAG = bytes([image_pb2.Image.DATA_FIELD_NUMBER << 3 | 2])
 
 
 def _varint(number: int) -> bytes:

@@ -46,6 +46,7 @@ class RouterCollector(Collector):
         view = router.view()
         yield gauge("gesso_router_workers_ready", len(view.workers))
         yield gauge("gesso_router_workers_known", len(router.fleet.endpoints))
+        yield counter("gesso_router_workers_lost", router.fleet.losses)
         yield gauge("gesso_router_backlog_seconds", fleet_backlog_seconds(view.workers))
         yield gauge("gesso_router_price", fleet_price(view, router.policy).value)
         yield gauge("gesso_router_plan_revision", plan.revision if plan else 0)

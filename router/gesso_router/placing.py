@@ -15,7 +15,7 @@ from gesso.rpc.v1 import worker_pb2
 from gesso_router import messages
 from gesso_router.errors import Ending, RequestError
 from gesso_router.fleet import Fleet
-from gesso_router.gate import ClipperGate, DeadlinePassedError
+from gesso_router.gate import ClipperGate, DeadlinePassedError, NoWorkerLeftError
 from gesso_router.models import Models
 from gesso_router.routing.choose import ChoicePolicy
 from gesso_router.routing.clipper import Waiting, clipper_option
@@ -215,6 +215,8 @@ class Placer:
         await run.emit(messages.queued(run.job.request_id, 0.0))
         try:
             return await self.gate.turn(waiting, self.give_up_s(run))
+        except NoWorkerLeftError:
+            raise unserved(run) from None
         except DeadlinePassedError:
             raise RequestError(
                 Ending.DEADLINE, "deadline", "dropped: its deadline passed before its turn came"

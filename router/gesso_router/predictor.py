@@ -62,7 +62,7 @@ def load_table(service: DiffusionService) -> SimilarityPredictor | None:
         if not isinstance(table, dict):
             raise ValueError("a JSON object is needed")
         return SimilarityPredictor.from_table(table, service.ladder, service.spec.model.steps)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 

@@ -47,7 +47,10 @@ class Prompts:
         self._tracing = tracing
 
     async def read(self, run: Run, embedder: Embedder, tenant: str) -> None:
-        """Fills in embedding, matches and options; a prompt whose entry would mislead others has none."""
+        """Fills in embedding, matches and options; a prompt whose entry would mislead others has none.
+
+        Raises RequestError where it names a K that is not possible; it counts for no class then.
+        """
         job, settings = run.job, self._settings
         # Latents belong to one guidance scale, and a negative prompt is not part of the embedding.
         plain = not job.negative_prompt and job.guidance_scale in (
@@ -74,6 +77,7 @@ class Prompts:
                 )
             run.lookup_seconds = self._clock() - embedded
             run.options = self._placer.options(run.matches, run.embedding)
+        run.check_level()
         nearest, predictor = run.matches[0] if run.matches else None, self._placer.predictor
         self._ledger.classify(
             predictor.prompt_class(

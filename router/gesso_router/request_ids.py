@@ -6,8 +6,10 @@ The id is the client's own, by `x-request-id`, if it can be one; every answer ha
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from fastapi import Request
 from opentelemetry.trace import INVALID_SPAN, Span
@@ -16,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gesso import logs
 from gesso.tracing import Tracing, failed, trace_id
 from gesso_router import http_errors
-from gesso_router.validation import request_id_of
+from gesso_router.run import texts_of
+from gesso_router.validation import Job, request_id_of
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +57,10 @@ class RequestIds:
             logs.begin(logs.Subject(request_id, trace_id(span)))
             try:
                 await self._app(scope, receive, send_on)
-            except Exception:
+            except Exception as error:
                 if status:  # the server ends the connection
                     raise
-                log.exception("the request failed")
+                _tell(error, scope)
                 await http_errors.unforeseen()(scope, receive, send_on)
             finally:
                 if span.is_recording():
@@ -81,6 +84,20 @@ def request_id(request: Request) -> str:
     """Of a request that came through the middleware; a new one otherwise."""
     found: str | None = getattr(request.state, "request_id", None)
     return request_id_of(found)
+
+
+def hide(job: Job) -> None:
+    """Keeps a request's texts out of whatever is logged of it from here on, the server's own lines too."""
+    logs.begin(replace(logs.subject(), hidden=texts_of(job)))
+
+
+def _tell(error: Exception, scope: Scope) -> None:
+    if logs.subject().hidden or scope["method"] in ("GET", "HEAD"):
+        log.error("the request failed", exc_info=error)
+        return
+    # Its text may quote what came in a body that was not read to its end.
+    at = "".join(traceback.format_tb(error.__traceback__))
+    log.error("the request failed", extra={"cause": type(error).__name__, "at": at})
 
 
 def _told(span: Span, status: int) -> None:

@@ -34,6 +34,8 @@ class Run:
     matches: list[Match] = field(default_factory=list)
     options: tuple[Option, ...] = FULL
     failed_on: list[str] = field(default_factory=list)
+    #: How many of these had taken its first step.
+    begun: int = 0
     #: Workers that let go of it: they were about to go, or held another model.
     refused_by: list[str] = field(default_factory=list)
     failure: WorkerFailedError | None = None
@@ -47,12 +49,14 @@ class Run:
     def allowed(self) -> tuple[Option, ...]:
         """The options that it may be served by: those at its own K, where it names one.
 
-        Raises RequestError (INVALID) where no latent allows that K.
+        Raises RequestError: INVALID where no latent allows that K, UNAVAILABLE where its holder failed.
         """
         pinned = self.job.skipped_steps
         if pinned is None:
             return self.options
         found = tuple(o for o in self.options if o.skipped_steps == pinned and not o.model)
+        if not found and self.failed_on:
+            raise unserved(self)
         if not found:
             raise RequestError(
                 Ending.INVALID,
@@ -63,6 +67,10 @@ class Run:
             )
         return found
 
+    def check_level(self) -> None:
+        """Raises RequestError where it names a K that is not possible, as `allowed` does."""
+        _ = self.allowed
+
     @property
     def min_quality(self) -> float:
         """The floor that holds for it: none where it names its K itself."""
@@ -70,7 +78,7 @@ class Run:
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1; those that no worker began do not count."""
+        """Which attempt this is, from 1; workers that sent it on do not count."""
         return len(self.failed_on) + 1
 
     @property
@@ -90,7 +98,7 @@ class Placement:
 
 
 OUTCOMES = {
-    Ending.INVALID: Outcome.FAILED,  # a worker found fault with what the router let in
+    Ending.INVALID: Outcome.INVALID,
     Ending.UNKNOWN_CALLER: Outcome.SHED,
     Ending.FORBIDDEN: Outcome.SHED,
     Ending.CONFLICT: Outcome.SHED,
@@ -101,7 +109,7 @@ OUTCOMES = {
 
 
 #: Nothing was tried: shed in the accounts, whatever the client is told.
-REFUSED_AT_ONCE = {"no-worker", "not-ready", "no-latent"}
+REFUSED_AT_ONCE = {"no-worker", "not-ready"}
 
 
 def texts_of(job: Job) -> tuple[str, ...]:

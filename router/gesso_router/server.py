@@ -38,7 +38,12 @@ from gesso_router.core import Router
 from gesso_router.embedding import TextEmbedder
 from gesso_router.flags import Address, Flags, StartError, parse_flags
 from gesso_router.fleet import Fleet
-from gesso_router.grpc_api import ImageService, RouterControl, add_image_service
+from gesso_router.grpc_api import (
+    ImageService,
+    RouterControl,
+    add_image_service,
+    server_options,
+)
 from gesso_router.http_api import create_app
 from gesso_router.idempotency import Idempotent
 from gesso_router.image_answer import Made
@@ -113,8 +118,7 @@ class RouterServer:
         self.http_port = 0
         self.control_port = 0
         self._health_port = HealthPort(self.health)
-        # Without this option, two servers may share a port on Linux, each with half the requests.
-        options = (("grpc.so_reuseport", 0),)
+        options = server_options(self.settings)
         self._grpc = grpc.aio.server(options=options)
         #: Where it is controlled: apart from the clients' port, or on it.
         self._control = self._grpc if flags.control is None else grpc.aio.server(options=options)
@@ -165,11 +169,16 @@ class RouterServer:
         )
         if self._tls is not None:
             self._http.config.load()
-            self._http.config.ssl = self._tls.http_context()
+            try:
+                self._http.config.ssl = self._tls.http_context()
+            except TlsError as error:
+                raise StartError(f"--tls-dir: {error}") from None
         self._http_task = asyncio.create_task(self._http.serve([http_socket]), name="http")
         self._watching.append(asyncio.create_task(self.callers.watch(), name="keys"))
         if self._watch is not None:
             self._watching.append(asyncio.create_task(self._watch.run(), name="console"))
+        for task in (self._http_task, *self._watching):
+            task.add_done_callback(_tell_failure)
         self.control.restore()
         log.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
 
@@ -207,7 +216,10 @@ class RouterServer:
             if codebook is not None:
                 self.pool.probes.learn(codebook)
             self._embedder = TextEmbedder(
-                encode, self.settings.embed_batch, self.settings.embed_cache
+                encode,
+                self.settings.embed_batch,
+                self.settings.embed_cache,
+                self.settings.embed_timeout,
             )
             self.router.embedder = self._embedder
         await self._set_health(serving=True)
@@ -242,6 +254,12 @@ class RouterServer:
         status = health_pb2.HealthCheckResponse
         for name in HEALTH_NAMES:
             await self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    """Nobody waits for these tasks: one that fails must not go unnoticed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task failed", extra={"task": task.get_name(), "cause": type(error).__name__})
 
 
 def _callers(flags: Flags) -> Callers:

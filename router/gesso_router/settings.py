@@ -27,7 +27,8 @@ class RouterSettings:
     lookup_limit: int = 2
     """Entries asked of each shard: the nearest may lack the level that the next holds."""
     embed_timeout: float = 2.0
-    """Deadline of an embedding; past it the prompt is served in full, uncached."""
+    """Deadline of an embedding; past it, or at once if too many wait to meet it, the prompt is served in full,
+    uncached."""
     embed_batch: int = 16
     """Prompts embedded at once."""
     embed_cache: int = 4096
@@ -44,5 +45,18 @@ class RouterSettings:
     """Images whose quality may still be reported: about 4 KiB each, with both embeddings."""
     quality_memory_seconds: float = 3600.0
     """How long after it went out an image's quality may be reported."""
+    unread_bytes: int = 128 * 2**20
+    """Images that gRPC clients have not read, all together; beyond it who has more than its part is refused."""
+    unread_seconds: float = 60.0
+    """For a gRPC client to read its events, before its image is given up."""
+    connection_streams: int = 1024
+    """Calls that a gRPC client may have open on one connection; more wait at the client."""
+    connection_keepalive: float = 60.0
+    """After so long without a word a gRPC client is asked whether it is there."""
+    connection_keepalive_timeout: float = 20.0
+    """For its answer: what it has not read goes with its connection."""
+    connection_age: float = 1800.0
+    """A gRPC client connects anew now and then, and its calls end on the old connection: those that it never
+    reads have no other end."""
     no_worker_retry_after: float = 1.0
     """What a client is told to wait when no worker is ready."""

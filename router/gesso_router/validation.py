@@ -13,12 +13,13 @@ from gesso_router.errors import Ending, RequestError
 
 MAX_PROMPT_BYTES = 4096
 MAX_SEED = 2**63 - 1
+MAX_REQUEST_ID = 128
 MAX_TENANT_BYTES = 128
 MAX_SLO_SECONDS = 3600.0
 MAX_GUIDANCE_SCALE = 50.0
 FORMATS = {1: "png", 2: "jpeg", 3: "webp"}  # ImageFormat on the wire
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID}}}\Z")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ HTTP_NAMES = FieldNames(
 def check_request_id(field: str, name: str) -> None:
     """Raises RequestError (INVALID) on what cannot be the id of a request."""
     if not _REQUEST_ID.match(name):
-        raise invalid(field, name, "1 to 128 of A-Z a-z 0-9 . _ : -")
+        raise invalid(field, name, f"1 to {MAX_REQUEST_ID} of A-Z a-z 0-9 . _ : -")
 
 
 def request_id_of(given: str | None) -> str:

@@ -118,7 +118,7 @@ class WorkerPool:
         stub: Any = worker_pb2_grpc.WorkerStub(channel)
         link = _Link(channel, stub, Lookups(_look_up_by(stub)), version)
         self._links[name] = link
-        link.poller = asyncio.create_task(self._poll(name, link, phase), name=f"stats {name}")
+        link.poller = asyncio.create_task(self._polled(name, link, phase), name=f"stats {name}")
 
     async def close(self) -> None:
         """Ends every poll and call."""
@@ -211,7 +211,7 @@ class WorkerPool:
                     return image
                 await on_event(event)
         except grpc.aio.AioRpcError as error:
-            raise self._failure(worker, error) from None
+            raise self._failure(worker, link, error) from None
         except asyncio.CancelledError:
             # A call that was ended because its worker was lost raises the same as our own
             # cancellation.
@@ -235,9 +235,11 @@ class WorkerPool:
         unreached = [name for (name, _), a in zip(links, answers, strict=True) if a is None]
         return sum(a or 0 for a in answers), unreached
 
-    def _failure(self, worker: str, error: grpc.aio.AioRpcError) -> WorkerFailedError:
+    def _failure(self, worker: str, link: _Link, error: grpc.aio.AioRpcError) -> WorkerFailedError:
         code = error.code()
-        if code is grpc.StatusCode.UNAVAILABLE and self._fleet.lost(worker, self._clock()):
+        # A link that was replaced tells of where the worker was, not of where it is.
+        gone = code is grpc.StatusCode.UNAVAILABLE and self._links.get(worker) is link
+        if gone and self._fleet.lost(worker, self._clock()):
             log.warning("worker lost", extra={"worker": worker, "cause": error.details()})
             self._on_change()
         details = error.details() or "no details"
@@ -249,6 +251,18 @@ class WorkerPool:
             kind=code.name,
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
+
+    async def _polled(self, name: str, link: _Link, phase: float) -> None:
+        """Polls on after whatever goes wrong: without polls, a worker is taken for what it last was."""
+        told = ""
+        while True:
+            try:
+                await self._poll(name, link, phase)
+            except Exception as error:
+                self._fleet.missed(name)
+                if told != (told := repr(error)):
+                    log.exception("a poll failed", extra={"worker": name})
+                await asyncio.sleep(self._settings.stats_interval)
 
     async def _poll(self, name: str, link: _Link, phase: float) -> None:
         settings = self._settings
@@ -266,7 +280,14 @@ class WorkerPool:
                     self._end_calls(link)
                     self._on_change()
             else:
-                self._take(name, answer, asked)
+                if answer.stalled:
+                    # The process answers, its device does not: nothing that waits for it comes to an end.
+                    if self._fleet.lost(name, self._clock()):
+                        log.warning("worker lost", extra={"worker": name, "cause": "STALLED"})
+                        self._end_calls(link)
+                        self._on_change()
+                else:
+                    self._take(name, answer, asked)
                 if self.probes.behind(name) and (link.placing is None or link.placing.done()):
                     link.placing = asyncio.create_task(self._place(name, link), name="place")
             rest = settings.stats_interval + later - (self._clock() - asked)

@@ -222,10 +222,18 @@ async def test_a_request_that_fails_on_a_worker_is_served_by_another(
         assert await router.counted() == {"offered": 1, "served_in_slo": 1, **retried}
 
 
+async def lost(router: Client) -> float:
+    """Workers that the router has lost since its start."""
+    metrics = (await router.http.get("/metrics")).text
+    (line,) = [x for x in metrics.splitlines() if x.startswith("gesso_router_workers_lost_total ")]
+    return float(line.split()[1])
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_a_worker_that_dies_costs_one_retry(router: Client, how: str) -> None:
     async with fake_workers(2, step_seconds=0.02) as workers:
         await router.apply(*workers)
+        before = await lost(router)
         running = asyncio.create_task(router.generate("a star"))
         victim, other = await first_of(workers)
         if how == "killed":
@@ -237,6 +245,8 @@ async def test_a_worker_that_dies_costs_one_retry(router: Client, how: str) -> N
         counted = await router.counted()
         assert counted.get("served_in_slo", 0) + counted.get("late", 0) == 1
         assert "failed" not in counted
+        # The router is the module's: earlier tests lose workers, too.
+        assert await lost(router) == before + 1
         victim.thawed.set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import sys
 import time
@@ -20,6 +21,7 @@ from certificates import authority, issue, needs_openssl
 from fake_worker import FakeWorker
 from router_process import Process, code_of, free_ports, router_process, until
 
+from gesso import tls as tls_module
 from gesso.rpc.v1 import (
     image_pb2,
     image_pb2_grpc,
@@ -207,6 +209,64 @@ async def test_half_a_change_is_not_taken_up(fleet: Fleet) -> None:
     now = 4.0
     assert tls.refresh() == 2
     assert right != key.read_bytes()
+
+
+@pytest.mark.parametrize("when", ["read", "loaded"])
+async def test_a_change_while_the_files_are_read_leaves_what_was_in_force(
+    fleet: Fleet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    now, live = 0.0, tmp_path / "live"
+    for serial in (11, 12, 13):
+        issue(fleet.ours, tmp_path / str(serial), serial=serial)
+    issue(fleet.ours, live, serial=11)
+    tls = Tls(live, clock=lambda: now)
+    context = tls.http_context()
+    assert served(context, fleet.ours) == 11
+
+    def put(serial: int, *names: str) -> None:
+        for name in names:
+            replace(live / name, (tmp_path / str(serial) / name).read_bytes())
+
+    put(12, CERTIFICATE, KEY)
+    truly = {"read": tls_module.read, "loaded": tls._loaded}[when]
+
+    def racing(*folder: Path) -> object:
+        if when == "loaded":
+            put(13, KEY)
+        found = truly(*folder)
+        put(13, KEY)
+        return found
+
+    with monkeypatch.context() as patched:
+        where, name = (tls_module, "read") if when == "read" else (tls, "_loaded")
+        patched.setattr(where, name, racing)
+        for look in (2.0, 4.0, 6.0):
+            now = look
+            assert tls.refresh() == 1
+            assert served(context, fleet.ours) == 11
+    # What is wrong is told once, not at each look; files that were changed since are others.
+    assert len(caplog.records) == 2
+    put(13, CERTIFICATE)
+    now = 8.0
+    assert served(context, fleet.ours) == 13  # a connection looks, too
+    assert tls.version == 2
+
+
+def served(context: ssl.SSLContext, by: Path) -> int:
+    """The serial number of the certificate that a connection to a server gets."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    client = trusting(by / AUTHORITY).wrap_bio(to_client, to_server, server_hostname="localhost")
+    for side in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    found = client.getpeercert()
+    assert found is not None
+    return int(str(found["serialNumber"]), 16)
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -128,6 +128,7 @@ def test_a_peer_resumes_from_the_owners_latents_bit_for_bit(fleet: tuple[Worker,
     for worker in (peer, owner):
         resumed = generate(worker, skipped_steps=10, source=source, tenant="a", seed=99)
         assert resumed.skipped_steps == 10
+        assert (resumed.source.worker, resumed.source.entry_id) == (owner.name, match.entry_id)
         assert np.array_equal(pixels(resumed), pixels(whole))
     assert resumed.fetch_seconds < 1
     # Another tenant can neither see nor use it.
@@ -135,6 +136,7 @@ def test_a_peer_resumes_from_the_owners_latents_bit_for_bit(fleet: tuple[Worker,
     assert not only_answer(owner.stub.Lookup(foreign, timeout=5))
     denied = generate(peer, skipped_steps=10, source=source, tenant="b")
     assert denied.skipped_steps == 0
+    assert not denied.HasField("source")
     stats = owner.stats()
     assert stats.cache_entries >= 1
     assert 0 < stats.cache_bytes <= stats.cache_capacity_bytes

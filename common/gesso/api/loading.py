@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from gesso.api.base import DNS_LABEL, KIND, PATTERNS
 from gesso.api.service import DiffusionService
+from gesso.yaml_input import Loader, documents_of
 
 LARGEST_FILE_BYTES = 1 << 20
 _LONGEST_VALUE = 80
@@ -83,7 +84,7 @@ def load_service(path: str | Path) -> DiffusionService:
 def parse_service(text: str, origin: str = "") -> DiffusionService:
     """Reads one DiffusionService from YAML text. Raises SpecError with all faults found."""
     try:
-        documents = [d for d in yaml.load_all(text, Loader=_UniqueKeyLoader) if d is not None]
+        documents = [d for d in documents_of(text, _UniqueKeyLoader) if d is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -91,6 +92,8 @@ def parse_service(text: str, origin: str = "") -> DiffusionService:
         raise _whole(origin, f"{where}not YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise _whole(origin, f"not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise _whole(origin, f"is nested too deep: not a {KIND}") from None
     if len(documents) != 1:
         raise _whole(origin, f"holds {len(documents)} YAML documents: exactly one {KIND} is needed")
     document = documents[0]
@@ -126,8 +129,8 @@ def _validated(document: Mapping[str, Any], origin: str) -> DiffusionService:
     return service
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which PyYAML would silently keep the last."""
+class _UniqueKeyLoader(Loader):
+    """Loader that refuses a key given twice, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -8,6 +8,7 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from gesso.api_key import key_of
 from gesso.client.errors import GenerateError, error_of
 from gesso.client.request import (
     OPTIONS,
@@ -33,7 +34,7 @@ class AsyncClient:
         authority: bytes | None = None,
     ) -> None:
         """See Client."""
-        self._api_key = api_key
+        self._api_key = key_of(api_key, "api_key")
         if tls or authority is not None:
             credentials = credentials_of(authority)
             self._channel = grpc.aio.secure_channel(target, credentials, options=OPTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -16,6 +17,7 @@ OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 Metadata = tuple[tuple[str, str], ...]
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,14 @@ class Reader:
 
 
 def metadata_of(api_key: str | None, idempotency_key: str | None) -> Metadata:
-    """What travels beside a request."""
+    """What travels beside a request. Raises ValueError on a key that cannot."""
     found = []
     if api_key is not None:
         found.append(("authorization", f"Bearer {api_key}"))
     if idempotency_key is not None:
+        if not _IDEMPOTENCY_KEY.match(idempotency_key):
+            allowed = "1 to 255 printable ASCII characters without spaces"
+            raise ValueError(f"idempotency_key: {idempotency_key[:64]!r} is not allowed: {allowed}")
         found.append(("idempotency-key", idempotency_key))
     return tuple(found)
 

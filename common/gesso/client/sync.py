@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import grpc
 
+from gesso.api_key import key_of
 from gesso.client.errors import GenerateError, error_of
 from gesso.client.request import (
     OPTIONS,
@@ -31,8 +32,11 @@ class Client:
         tls: bool = False,
         authority: bytes | None = None,
     ) -> None:
-        """`target` is host:port; `authority` in PEM is trusted besides none other, and means TLS."""
-        self._api_key = api_key
+        """`target` is host:port; `authority` in PEM is trusted besides none other, and means TLS.
+
+        Raises ValueError on a key that cannot be sent.
+        """
+        self._api_key = key_of(api_key, "api_key")
         if tls or authority is not None:
             credentials = credentials_of(authority)
             self._channel = grpc.secure_channel(target, credentials, options=OPTIONS)
@@ -49,7 +53,10 @@ class Client:
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> Image:
-        """One image. `wish` is a prompt with further `fields` of Wish, or the whole. Raises GenerateError."""
+        """One image. `wish` is a prompt with further `fields` of Wish, or the whole.
+
+        Raises GenerateError; ValueError on what cannot be sent.
+        """
         asked = Wish(wish, **fields) if isinstance(wish, str) else wish
         reader = Reader(on_progress)
         metadata = metadata_of(self._api_key, idempotency_key)

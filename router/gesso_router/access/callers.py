@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gesso.files import Stamp, stamp_of
-from gesso_router.access.key_file import ApiKey, KeyFileError, read_keys
+from gesso_router.access.key_file import ApiKey, KeyFileError, UnreadableKeyFileError, read_keys
 from gesso_router.access.limits import Bucket
 from gesso_router.errors import Ending, RequestError
 from gesso_router.validation import Job
@@ -63,6 +64,8 @@ class Callers:
         self._keys: tuple[tuple[bytes, ApiKey], ...] = ()
         self._buckets: dict[str, Bucket] = {}
         self._stamp: Stamp | None = None
+        #: The last fault that was told, and of which file.
+        self._told: tuple[Stamp | None, str] | None = None
         if path is not None:
             self._stamp = stamp_of(path)
             self._take(read_keys(path))
@@ -112,11 +115,31 @@ class Callers:
                 retry_after_seconds=wait_s,
             )
 
+    def refund(self, caller: Caller, images: int, error: Exception) -> None:
+        """Gives back what was taken for images that were not made, unless workers spent their time on them."""
+        accepted = isinstance(error, RequestError) and error.ending is Ending.DEADLINE
+        bucket = self._buckets.get(caller.name)
+        if bucket is not None and not accepted:
+            self._buckets[caller.name] = bucket.give_back(images)
+
+    @contextlib.contextmanager
+    def charged(self, caller: Caller, images: int) -> Iterator[None]:
+        """Takes so many images off a caller's rate for a block that makes them; see `spend` and `refund`."""
+        self.spend(caller, images)
+        try:
+            yield
+        except Exception as error:
+            self.refund(caller, images, error)
+            raise
+
     async def watch(self) -> None:
         """Takes up the file whenever it has changed, until cancelled; what cannot be used is told, and left."""
         while self._path is not None:
             await asyncio.sleep(WATCH_S)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # a watch that ends would leave revoked keys in force
+                self._kept(None, type(error).__name__)  # its text may hold a key
 
     async def refresh(self) -> None:
         """Takes up the file if it has changed."""
@@ -125,15 +148,27 @@ class Callers:
             return
         stamp = await asyncio.to_thread(stamp_of, path)
         if stamp == self._stamp:
+            self._told = None
             return
-        self._stamp = stamp
         try:
             keys = await asyncio.to_thread(read_keys, path)
+        except UnreadableKeyFileError as error:
+            # Its mode may change, which leaves the stamp as it is: each look reads it again.
+            self._kept(stamp, str(error))
         except KeyFileError as error:
-            log.error("keys kept as they were", extra={"file": str(path), "cause": str(error)})
+            self._stamp = stamp
+            self._kept(stamp, str(error))
+        else:
+            self._stamp = stamp
+            self._take(keys)
+            log.info("keys in force", extra={"file": str(path), "keys": len(keys)})
+
+    def _kept(self, stamp: Stamp | None, cause: str) -> None:
+        """Tells a fault of a file once, not at each look."""
+        if self._told == (stamp, cause):
             return
-        self._take(keys)
-        log.info("keys in force", extra={"file": str(path), "keys": len(keys)})
+        self._told = (stamp, cause)
+        log.error("keys kept as they were", extra={"file": str(self._path), "cause": cause})
 
     def _take(self, keys: tuple[ApiKey, ...]) -> None:
         now = self._clock()

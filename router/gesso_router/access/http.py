@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from fastapi import Request
 
 from gesso_router.access.callers import ANYBODY, Caller, Callers
@@ -30,3 +32,16 @@ def spend(request: Request, images: int) -> None:
     callers: Callers | None = getattr(request.state, "callers", None)
     if callers is not None:
         callers.spend(caller_of(request), images)
+
+
+def refund(request: Request, images: int, error: Exception) -> None:
+    """Gives back to who sent a request what was taken for images that were not made; see Callers."""
+    callers: Callers | None = getattr(request.state, "callers", None)
+    if callers is not None:
+        callers.refund(caller_of(request), images, error)
+
+
+def charged(request: Request, images: int) -> AbstractContextManager[None]:
+    """Takes so many images off the rate of who sent a request, for the work of a block; see Callers."""
+    callers: Callers | None = getattr(request.state, "callers", None)
+    return nullcontext() if callers is None else callers.charged(caller_of(request), images)

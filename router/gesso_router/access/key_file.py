@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from gesso.yaml_input import document_of
+
 #: Bytes; 10,000 keys take about 2 MB.
 MAX_FILE_BYTES = 4 * 2**20
 _NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
@@ -21,6 +23,10 @@ Name = Annotated[str, Field(pattern=_NAME)]
 
 class KeyFileError(ValueError):
     """The file cannot be used; the message says why, and holds no key."""
+
+
+class UnreadableKeyFileError(KeyFileError):
+    """The file cannot be opened or read: it may be so later, and be the same."""
 
 
 class ApiKey(BaseModel):
@@ -81,11 +87,13 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
     Raises KeyFileError.
     """
     try:
-        content = yaml.safe_load(text)
+        content = document_of(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         raise KeyFileError(f"not YAML{where}") from None
+    except RecursionError:
+        raise KeyFileError("nested too deep") from None
     try:
         keys = _File.model_validate(content).keys
     except ValidationError as error:
@@ -107,6 +115,6 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             raise KeyFileError(f"larger than {MAX_FILE_BYTES} bytes")
         return parse_keys(data.decode())
     except OSError as error:
-        raise KeyFileError(error.strerror or str(error)) from None
+        raise UnreadableKeyFileError(error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise KeyFileError("not UTF-8") from None

@@ -35,6 +35,10 @@ class Bucket:
             return replace(self, left=left - tokens, at_s=now_s), 0.0
         return replace(self, left=left, at_s=now_s), (tokens - left) / self.rate
 
+    def give_back(self, tokens: float) -> Bucket:
+        """The bucket with so many tokens more, up to `burst`."""
+        return replace(self, left=min(self.burst, self.left + tokens))
+
 
 @dataclass(frozen=True)
 class Standing:

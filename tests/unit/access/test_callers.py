@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -12,7 +13,7 @@ import pytest
 from gesso.api import DiffusionService, parse_service
 from gesso_router.access import callers as module
 from gesso_router.access.callers import ANYBODY, Caller, Callers
-from gesso_router.access.key_file import KeyFileError, parse_keys
+from gesso_router.access.key_file import ApiKey, KeyFileError, parse_keys
 from gesso_router.errors import Ending, RequestError
 from gesso_router.validation import Job, Raw, validate
 
@@ -162,9 +163,70 @@ async def test_a_changed_file_is_taken_up_and_a_broken_one_is_not(
     assert callers.of("Bearer another-one-of-alice").name == "alice"
 
 
+async def test_a_watch_goes_on_after_whatever_a_file_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "WATCH_S", 0.01)
+    truly = module.read_keys
+
+    def read(path: Path) -> tuple[ApiKey, ...]:
+        if path.read_text() == "unforeseen":
+            raise RuntimeError(f"cannot read {KEY}")
+        return truly(path)
+
+    monkeypatch.setattr(module, "read_keys", read)
+    callers = Callers(path)
+    watching = asyncio.create_task(callers.watch())
+    for text, told in (
+        ("keys:\n- {name: a, tenant: 2024-02-30}", "not YAML at line 2"),
+        ("unforeseen", "RuntimeError"),
+    ):
+        put(path, text)
+        await asyncio.sleep(0.2)
+        assert [vars(r)["cause"] for r in caplog.records] == [told]  # once, not at each look
+        caplog.clear()
+    put(path, FILE.replace(KEY, "another-one-of-alice"))
+    async with asyncio.timeout(5):
+        while not _known(callers, "another-one-of-alice"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert not _known(callers, KEY)
+    watching.cancel()
+
+
+async def test_a_file_that_could_not_be_read_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    callers = Callers(path)
+    put(path, FILE.replace(KEY, "another-one-of-alice"))
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refused)  # root may read whatever its mode says
+        await callers.refresh()
+        await callers.refresh()
+    assert [vars(r)["cause"] for r in caplog.records] == ["Permission denied"]
+    await callers.refresh()
+    assert _known(callers, "another-one-of-alice")
+    assert not _known(callers, KEY)
+
+
+def _known(callers: Callers, key: str) -> bool:
+    try:
+        callers.of(f"Bearer {key}")
+    except RequestError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        (f"keys:\n- {{name: a, tenant: 2024-02-30, key: {KEY}}}", "not YAML at line 2"),
+        (f"keys: [{{name: !!int a, key: {KEY}}}]", "not YAML at line 1"),
+        ("keys: [{name: a, key: " + "1" * 5000 + "}]", "not YAML at line 1"),
+        ("- " * 3000, "nested too deep"),
         ("", "the file: "),
         ("keys: [", "not YAML at line 1"),
         (f"keys: [{{name: a, key: {KEY}, sha256: {'a' * 64}}}]", "exactly one of key and sha256"),

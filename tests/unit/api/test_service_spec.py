@@ -197,6 +197,17 @@ FAULTS = {
         "column 5: not YAML: key 'steps' is given twice",
     ),
     "syntax": ("  slo:", "  slo: [", "line 20, column 15: not YAML:"),
+    "no date": (
+        "  slo:",
+        "  note: 2024-02-30\n  slo:",
+        "line 18, column 9: not YAML: a value that cannot be read as timestamp",
+    ),
+    "no character": ("  slo:", '  note: "\\UFFFFFFFF"\n  slo:', "not YAML: a character that"),
+    "a nest": (
+        "  slo:",
+        f"  note: {'[' * 1000}\n  slo:",
+        "is nested too deep: not a DiffusionService",
+    ),
     "two documents": ("# The tiny", "a: 1\n---\n# The tiny", "holds 2 YAML documents"),
 }
 

@@ -70,8 +70,11 @@ class ScriptedPool:
     )  # by prompt, one for each attempt
     sent: list[tuple[str, worker_pb2.WorkerGenerateRequest]] = field(default_factory=list)
     lookups: list[str] = field(default_factory=list)
+    #: So many attempts end once they have begun.
+    breaks: int = 0
     unanswered_lookups: int = 0
     probed: int = 0
+    used: tuple[str, str] | None = None  # worker and entry that workers tell to have begun with
 
     async def lookup(
         self,
@@ -100,10 +103,16 @@ class ScriptedPool:
         await on_event(
             worker_pb2.WorkerEvent(started=image_pb2.Started(worker=worker, skipped_steps=used))
         )
+        if self.breaks:
+            self.breaks -= 1
+            raise WorkerFailedError(worker, "told to break off", retryable=True)
         await on_event(worker_pb2.WorkerEvent(progress=image_pb2.Progress(step=used + 1, steps=50)))
-        return worker_pb2.WorkerImage(
+        image = worker_pb2.WorkerImage(
             data=b"image", format="IMAGE_FORMAT_PNG", width=64, height=64, skipped_steps=used
         )
+        if self.used is not None:
+            image.source.worker, image.source.entry_id = self.used
+        return image
 
 
 class FixedEmbedder:

@@ -9,13 +9,14 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from router_kit import Clock, ScriptedPool, failing, job, router, service
+from router_kit import Clock, Events, ScriptedPool, failing, job, router, service
 
 from gesso.api.service import Policy
 from gesso.plan import QualityCurve
 from gesso.rpc.v1 import image_pb2, worker_pb2
-from gesso_router.errors import RequestError
+from gesso_router.errors import Ending, RequestError
 from gesso_router.ledger import Ledger, Outcome, Served
+from gesso_router.routing.quality import Match
 
 FATES = {
     "served": Outcome.SERVED_IN_SLO,
@@ -159,6 +160,16 @@ def test_classes_report_arrivals_and_mean_quality() -> None:
     assert ledger.classes["near"].arrivals == 2
     assert ledger.mean_quality("near") == pytest.approx((1.0, 0.8))
     assert ledger.mean_quality("miss") == ()
+
+
+async def test_a_named_k_whose_latent_went_with_its_worker_is_a_failure() -> None:
+    pool, clock, spec = ScriptedPool(matches=[Match("e", "b", 0.93, (10,))]), Clock(), service()
+    made = router(pool, clock, spec)
+    pool.scripts["mine"] = [failing()]
+    with pytest.raises(RequestError, match="no worker could serve it: tried b") as refused:
+        await made.generate(job(spec, "mine", skipped_steps=10), Events())
+    assert ([w for w, _ in pool.sent], refused.value.ending) == (["b"], Ending.UNAVAILABLE)
+    assert {o: n for o, n in made.ledger.ended.items() if n} == {Outcome.FAILED: 1}
 
 
 async def test_the_queue_is_bounded() -> None:

@@ -117,6 +117,20 @@ def test_a_lost_worker_returns_with_a_report_asked_for_after_its_loss() -> None:
     assert made.usable == ["a"]
 
 
+def test_each_loss_counts_once_and_going_as_announced_is_none() -> None:
+    made = fleet("a", "b", "c")
+    assert made.losses == 0
+    assert made.lost("a", 11.0)
+    assert not made.lost("a", 11.1)
+    assert [made.missed("b") for _ in range(4)] == [False, False, True, False]
+    made.reported("c", WorkerReport(True, True, PROFILE), 12.0)
+    assert made.lost("c", 13.0)
+    assert made.losses == 2
+    # It is counted though the plan names neither any more.
+    made.apply([])
+    assert made.losses == 2
+
+
 def test_a_worker_that_misses_a_poll_is_left_alone_until_it_answers() -> None:
     made = fleet("a", "b")
     made.reported("a", READY, 10.0)
@@ -204,9 +218,36 @@ def test_a_full_batch_is_no_drift() -> None:
     )
 
 
+def test_what_becomes_of_requests_says_nothing_of_a_worker_that_has_moved() -> None:
+    made = fleet("a", "b")
+    flights = [made.sent("a", f"r{i}", 50, 10.0) for i in range(4)]
+    made.started("a", flights[0], 50, 10.0)
+    made.apply([Endpoint("a", "a:2", 0), Endpoint("b", "b:1", 0)])
+    made.reported("a", READY, 11.0)
+    for flight in flights[1:]:
+        made.done("a", flight.request_id, 11.5)
+        assert not made.failed("a", flight, 11.5)
+        made.refused("a", flight, 11.5)
+    assert sorted(made.usable) == ["a", "b"]
+    for i in range(3):
+        made.failed("a", made.sent("a", f"s{i}", 50, 12.0), 12.0)
+    assert made.usable == ["b"]
+    made.progressed("a", flights[0], 1, 99.0)  # slow as it was, and well in the end
+    made.finished("a", flights[0])
+    assert made.barred(12.0) == {"a": True, "b": False}
+    made.reported("a", READY, 13.1)
+    assert made.views(13.1)[0].profile.step_seconds == PROFILE.step_seconds[:2]
+
+
 def test_a_worker_that_keeps_failing_is_left_alone_unless_it_is_the_last() -> None:
     made = fleet("a", "b")
-    assert [made.failed("a", 10.0) for _ in range(3)] == [False, False, True]
+
+    def failed(name: str, now_s: float) -> bool:
+        flight = made.sent(name, "r", 50, now_s)
+        made.done(name, "r", now_s)
+        return made.failed(name, flight, now_s)
+
+    assert [failed("a", 10.0) for _ in range(3)] == [False, False, True]
     assert made.barred(10.5) == {"a": True, "b": False}
     assert made.barred(60.0) == {"a": False, "b": False}
     assert made.usable == made.holding("") == ["b"]
@@ -215,10 +256,10 @@ def test_a_worker_that_keeps_failing_is_left_alone_unless_it_is_the_last() -> No
     assert made.usable == ["b"]
     made.reported("a", READY, 11.0)  # its time is over: it is tried again
     assert made.usable == ["a", "b"]
-    assert made.failed("a", 11.0)
+    assert failed("a", 11.0)
     made.finished("a", made.sent("a", "1", 50, 11.0))
     assert made.usable == ["a", "b"]  # an image came: all is well
     for name in ("a", "b"):
         for _ in range(3):
-            made.failed(name, 12.0)
+            failed(name, 12.0)
     assert made.usable == ["a", "b"]  # better to try than to refuse all

@@ -12,6 +12,7 @@ from router_kit import LADDER, Clock, Events, ScriptedPool, failing, job, router
 from gesso.plan import Plan
 from gesso.rpc.v1 import worker_pb2
 from gesso.vectors import unpacked
+from gesso_router.core import MOST_FAILURES
 from gesso_router.errors import Ending, RequestError
 
 # Of which an idle fleet is charged a tenth.
@@ -130,6 +131,58 @@ async def test_what_no_worker_serves_is_unavailable_and_names_them() -> None:
     with pytest.raises(RequestError, match=r"tried a, b|tried b, a") as error:
         await made.generate(job(spec), Events())
     assert error.value.ending is Ending.UNAVAILABLE
+
+
+async def test_workers_that_do_not_even_begin_are_passed_by() -> None:
+    pool, spec = ScriptedPool(), service()
+    made = router(pool, Clock(), spec, workers=("a", "b", "c", "d"))
+    pool.scripts["a red star"] = [failing(), failing(), failing()]
+    image = await made.generate(job(spec), Events())
+    assert (len({w for w, _ in pool.sent}), image.attempts) == (4, 4)
+    assert made.ledger.retried == 3
+
+
+async def test_a_request_that_no_worker_can_begin_does_not_go_round_the_whole_fleet() -> None:
+    pool, spec = ScriptedPool(), service()
+    made = router(pool, Clock(), spec, workers=tuple("abcdefgh"))
+    pool.scripts["a red star"] = [failing()] * 8
+    with pytest.raises(RequestError) as error:
+        await made.generate(job(spec), Events())
+    assert (error.value.reason, len(pool.sent)) == ("worker-failed", MOST_FAILURES)
+
+
+async def test_what_was_begun_twice_is_not_begun_again() -> None:
+    pool, spec = ScriptedPool(), service()
+    made = router(pool, Clock(), spec, workers=("a", "b", "c", "d"))
+    pool.breaks = 2
+    with pytest.raises(RequestError) as error:
+        await made.generate(job(spec), Events())
+    assert (error.value.reason, len(pool.sent)) == ("worker-failed", 2)
+
+
+@pytest.mark.parametrize(
+    ("busy", "fields", "remaining", "told"),
+    [
+        (0, {}, 0.1, 0),
+        (0, {"slo_seconds": 0.1}, None, 0),
+        (40, {}, None, 1),
+        # A client's timeout of the service's deadline, on arrival.
+        (40, {}, 1.95, 1),
+    ],
+)
+async def test_only_a_usual_deadline_that_cannot_be_made_is_an_overload(
+    busy: int, fields: dict[str, Any], remaining: float | None, told: int
+) -> None:
+    pool, spec = ScriptedPool(), service()
+    made = router(pool, Clock(), spec)
+    seen: list[int] = []
+    made.sharing.overloaded = lambda opened, now_s: seen.append(opened)  # type: ignore[method-assign]
+    for i in range(busy):
+        for worker in ("a", "b"):
+            made.fleet.sent(worker, f"{worker}{i}", 50, 100.0)
+    with pytest.raises(RequestError, match="deadline"):
+        await made.generate(job(spec, **fields), Events(), time_remaining=remaining)
+    assert len(seen) == told
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Clipper-HA's queue: order, windows, lazy drops, cancellation."""
+"""Clipper-HA's queue: order, windows, lazy drops, cancellation, who has failed somewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from router_kit import PROFILE, Clock
 
 from gesso_router.fleet import Endpoint, Fleet, WorkerReport
-from gesso_router.gate import ClipperGate, DeadlinePassedError
+from gesso_router.gate import ClipperGate, DeadlinePassedError, NoWorkerLeftError
 from gesso_router.routing.clipper import Waiting
 
 
@@ -99,3 +99,46 @@ async def test_the_head_is_judged_at_its_own_level() -> None:
     with pytest.raises(DeadlinePassedError):
         await made.turn(Waiting("full", soon), give_up_s=400.0)
     assert await made.turn(Waiting("fast", soon, skipped_steps=25), give_up_s=400.0) == "a"
+
+
+async def again(made: ClipperGate, request_id: str, *tried: str) -> str:
+    """The turn of one that was failed by workers."""
+    return await made.turn(Waiting(request_id, 200.0, frozenset(tried)), give_up_s=400.0)
+
+
+async def test_one_who_waits_for_a_worker_holds_up_nobody_who_may_go_to_another() -> None:
+    clock = Clock()
+    made, fleet = gate(clock, "a", "b")
+    assert [await taken(made, fleet, r) for r in ("r0", "r1")] == ["a", "b"]
+    failed = asyncio.create_task(again(made, "failed", "a"))
+    behind = asyncio.create_task(taken(made, fleet, "behind"))
+    last = asyncio.create_task(taken(made, fleet, "last"))
+    await asyncio.sleep(0)
+    fleet.done("a", "r0", clock.now)
+    made.pump()
+    assert await behind == "a"
+    fleet.done("b", "r1", clock.now)
+    made.pump()  # it has kept its place
+    assert await failed == "b"
+    assert not last.done()
+    last.cancel()
+
+
+async def test_one_whose_last_worker_is_lost_is_told_at_once() -> None:
+    clock = Clock()
+    made, fleet = gate(clock, "a", "b")
+    for request_id in ("r0", "r1"):
+        await taken(made, fleet, request_id)
+    head = asyncio.create_task(again(made, "head", "a"))
+    first_try = asyncio.create_task(taken(made, fleet, "first try"))
+    behind = asyncio.create_task(again(made, "behind", "a"))
+    await asyncio.sleep(0)
+    fleet.lost("b", clock.now)
+    made.pump()
+    for failed in (head, behind):
+        with pytest.raises(NoWorkerLeftError):
+            await failed
+    assert len(made) == 1
+    fleet.done("a", "r0", clock.now)
+    made.pump()
+    assert await first_try == "a"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import yaml
 from fastapi.routing import APIRoute
 from router_kit import Clock, ScriptedPool, job, router, service
 
+from gesso.logs import Formatter
+from gesso.rpc.v1 import image_pb2, worker_pb2
 from gesso_router.access.callers import Callers
 from gesso_router.console.pages import pages
 from gesso_router.console.watch import Watch
@@ -56,7 +60,7 @@ async def client(made: Router, tmp_path: Path) -> AsyncIterator[httpx.AsyncClien
         ("GET", "/console/state", False),
         ("GET", "/console/assets/console.js", False),
         ("POST", "/console/generate", False),
-        ("GET", "/console/images/1", False),
+        ("GET", "/console/images/x/1", False),
         ("GET", "/healthz", True),
         ("GET", "/readyz", True),
         ("GET", "/metrics", True),
@@ -78,7 +82,7 @@ async def test_every_path_but_health_metrics_and_urls_needs_a_key(
             json={"prompt": "a star"} if method == "POST" else None,
             headers={"Authorization": f"Bearer {KEY}"},
         )
-        assert allowed.status_code in ((404,) if path == "/console/images/1" else (200,))
+        assert allowed.status_code in ((404,) if path == "/console/images/x/1" else (200,))
 
 
 async def test_every_route_of_the_api_and_the_console_needs_a_key(
@@ -91,7 +95,8 @@ async def test_every_route_of_the_api_and_the_console_needs_a_key(
         assert isinstance(route, APIRoute)
         (method,) = route.methods - {"HEAD"}
         path = route.path.replace("{name:path}", "x").replace("{name}", "x")
-        answer = await client.request(method, path.replace("{number}", "1"))
+        path = path.replace("{instance}", "x").replace("{number}", "1")
+        answer = await client.request(method, path)
         assert answer.status_code == 401, route.path
     assert [r.path for r in api.public().routes] == ["/v1/images/files/{name}"]
 
@@ -115,7 +120,8 @@ keys:
 
 async def test_the_gallery_shows_each_tenant_its_own_images(made: Router, tmp_path: Path) -> None:
     (tmp_path / "keys.yaml").write_text(KEYS)
-    app = create_app(made, pages(Watch(made, "Full")), callers=Callers(tmp_path / "keys.yaml"))
+    watch = Watch(made, "Full")
+    app = create_app(made, pages(watch), callers=Callers(tmp_path / "keys.yaml"))
     alice, adam, bob = (
         {"Authorization": f"Bearer {key}"}
         for key in ("alice-has-this-key", "adam-has-this-key", "bob-has-another-key")
@@ -137,9 +143,10 @@ async def test_the_gallery_shows_each_tenant_its_own_images(made: Router, tmp_pa
         assert await shown(alice) == await shown(adam) == {1: "alice's star"}
         assert await shown(bob) == {2: "bob's ring"}
         for who, own, other in ((adam, 1, 2), (bob, 2, 1)):
-            assert (await http.get(f"/console/images/{own}", headers=who)).content == b"image"
-            hidden = await http.get(f"/console/images/{other}", headers=who)
-            never = await http.get("/console/images/77", headers=who)
+            images = f"/console/images/{watch.instance}"
+            assert (await http.get(f"{images}/{own}", headers=who)).content == b"image"
+            hidden = await http.get(f"{images}/{other}", headers=who)
+            never = await http.get(f"{images}/77", headers=who)
             assert hidden.status_code == never.status_code == 404
             assert hidden.text == never.text.replace("77", str(other))
 
@@ -157,6 +164,89 @@ async def test_an_unforeseen_error_tells_nothing(
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("when", ["read", "asked", "begun"])
+async def test_an_unforeseen_error_is_logged_without_the_prompt(
+    client: httpx.AsyncClient,
+    made: Router,
+    pool: ScriptedPool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+    stream: bool,
+) -> None:
+    said = "cannot read 'a secret star'"  # a traceback shows this line only if it raises
+
+    async def fails(*of: Any) -> Any:
+        if when == "begun":
+            await of[-1](worker_pb2.WorkerEvent(started=image_pb2.Started(worker="a")))
+            await asyncio.sleep(0.01)
+        raise ValueError(said)
+
+    if when == "read":
+        monkeypatch.setattr("gesso_router.images_api.bounded_body", fails)
+    else:
+        monkeypatch.setattr(pool, "generate", fails)
+    caplog.handler.setFormatter(Formatter("router", "json"))
+    headers = {"Authorization": f"Bearer {KEY}"}
+    asked = {"prompt": "a secret star", "stream": stream}
+    answer = await client.post("/v1/images/generations", json=asked, headers=headers)
+    assert made.ledger.open == 0
+    assert "the request failed" in caplog.text
+    assert "in fails" in caplog.text  # where it was
+    assert "secret" not in caplog.text + answer.text
+    if stream and when == "begun":
+        assert answer.status_code == 200
+        (event,) = answer.text.strip().split("\n\n")
+        assert event.startswith("event: error\ndata: ")
+        assert json.loads(event.partition("data: ")[2])["error"]["code"] == "internal"
+    else:
+        assert answer.status_code == 500
+
+
+async def test_an_error_of_the_console_is_logged_without_the_prompt(
+    made: Router,
+    pool: ScriptedPool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fails(*_: Any) -> Any:
+        raise ValueError(said)
+
+    said = "cannot read 'a secret star'"
+    monkeypatch.setattr(pool, "generate", fails)
+    caplog.handler.setFormatter(Formatter("router", "json"))
+    app = create_app(made, pages(Watch(made, "Private")))
+    asked = {"prompt": "a secret star"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://router"
+    ) as client:
+        with pytest.raises(ValueError, match="secret") as error:
+            await client.post("/console/generate", json=asked)
+    # The stream has begun: the server logs it, where the request was served.
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error.value)
+    assert "in fails" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_repetition_names_the_same_url_and_stores_nothing(
+    client: httpx.AsyncClient, pool: ScriptedPool
+) -> None:
+    async def urls(key: str) -> list[str]:
+        headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": key}
+        asked = {"prompt": "a star", "n": 2, "seed": 1, "response_format": "url"}
+        answer = await client.post("/v1/images/generations", json=asked, headers=headers)
+        return [d["url"] for d in answer.json()["data"]]
+
+    first = await urls("k")
+    assert len(set(first)) == 2
+    assert await urls("k") == first
+    assert len(pool.sent) == 2
+    assert not set(first) & set(await urls("other"))
+    for url in first:
+        assert (await client.get(url)).content == b"image"
 
 
 async def test_malformed_paths_and_queries_keep_openais_shape(client: httpx.AsyncClient) -> None:

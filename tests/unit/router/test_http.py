@@ -11,6 +11,7 @@ from router_kit import Clock, ScriptedPool, failing, router, service
 
 from gesso_router.core import Router
 from gesso_router.http_api import create_app
+from gesso_router.validation import check_request_id
 
 PATH = "/v1/images/generations"
 
@@ -58,6 +59,28 @@ async def test_errors_come_in_openais_shape(client: httpx.AsyncClient) -> None:
             "code": "invalid_value",
         }
     }
+
+
+async def test_half_a_surrogate_pair_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    answer = await client.post(PATH, content=b'{"prompt": "a", "x\\ud800": 1}')
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x\\ud800")
+    assert answer.json()["error"]["message"].startswith("x\\ud800: not supported: ")
+
+
+@pytest.mark.parametrize("length", [126, 127, 128])
+async def test_ids_of_images_are_distinct_and_can_be_ids(
+    client: httpx.AsyncClient, length: int
+) -> None:
+    ids: list[str] = []
+    for last in "ab":
+        headers = {"x-request-id": "r" * (length - 1) + last}
+        answer = await client.post(PATH, json={"prompt": "a star", "n": 10}, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"] == headers["x-request-id"]
+        ids += [d["gesso"]["request_id"] for d in answer.json()["data"]]
+    assert len(set(ids)) == 20
+    for name in ids:
+        check_request_id("request_ids", name)
 
 
 async def test_what_cannot_make_it_is_429_with_retry_after(client: httpx.AsyncClient) -> None:

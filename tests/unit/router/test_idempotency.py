@@ -107,8 +107,38 @@ async def test_more_than_may_be_under_way_is_refused() -> None:
         await results.once("a", "l", b"f", work)
     assert (error.value.ending, error.value.retry_after_seconds) == (Ending.SHED, 1.0)
     await results.close()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(RequestError, match="was ended: send it again"):
         await first
+
+
+async def test_who_waits_for_work_that_is_cancelled_is_answered_and_may_try_again() -> None:
+    results, calls = made(Clock()), 0
+
+    async def work() -> bytes:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        if calls == 1:
+            raise asyncio.CancelledError
+        return b"image"
+
+    waiting = [asyncio.ensure_future(results.once("a", "k", b"f", work)) for _ in range(2)]
+    for call in waiting:
+        with pytest.raises(RequestError, match="'k' stands for was ended") as error:
+            await call
+        assert error.value.ending is Ending.UNAVAILABLE
+    assert await results.once("a", "k", b"f", work) == b"image"
+
+
+async def test_a_caller_that_is_cancelled_with_the_work_stays_cancelled() -> None:
+    results, work = made(Clock()), Work()
+    call = asyncio.ensure_future(results.once("a", "k", b"f", work))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(results.close())
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await closing
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é", "a\n"])

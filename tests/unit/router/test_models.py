@@ -92,7 +92,7 @@ def test_who_refused_is_left_alone_until_it_tells_how_it_is() -> None:
     fleet = Fleet(50, 4, 3)
     fleet.apply([Endpoint("a", "a:1", 0)])
     fleet.reported("a", report(""), 10.0)
-    fleet.refused("a", 11.0)
+    fleet.refused("a", fleet.sent("a", "again", 50, 11.0), 11.0)
     assert fleet.usable == []
     assert [e.name for e in fleet.reachable] == ["a"]
     fleet.reported("a", report(""), 10.9)  # asked before

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from router_kit import LADDER, PREDICTOR, Clock, Events, ScriptedPool, failing, job, router, service
 
 from gesso.plan import LevelPlan, Plan
+from gesso.rpc.v1 import worker_pb2
 from gesso_router.control import Control
 from gesso_router.core import Router
+from gesso_router.errors import RequestError
 from gesso_router.fleet import Endpoint
 from gesso_router.routing.quality import Match
 
@@ -33,6 +35,12 @@ async def sent(here: Router, pool: ScriptedPool, spec, n: int = 1) -> list[tuple
     for i in range(n):
         await here.generate(job(spec, f"prompt {i}"), Events())
     return [(worker, request.skipped_steps) for worker, request in pool.sent]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("policy", ["RoundRobin", "LeastOutstanding", "ClipperHA"])
@@ -92,6 +100,33 @@ async def test_clipper_ht_takes_the_largest_level_above_the_floor() -> None:
     image = await here.generate(job(spec, "again"), Events())
     assert image.attempts == 2
     assert [(w, r.skipped_steps) for w, r in pool.sent[-2:]] == [("a", 25), ("b", 0)]
+
+
+async def test_a_retry_that_no_worker_is_left_for_ends_and_holds_up_nobody() -> None:
+    here, pool, spec = made("ClipperHA")
+    blocked = asyncio.Event()
+
+    async def held(request: worker_pb2.WorkerGenerateRequest) -> int:
+        await blocked.wait()
+        return 0
+
+    pool.scripts = {"first": [held], "second": [held], "again": [failing()]}
+    first, on_b = (
+        asyncio.create_task(here.generate(job(spec, p), Events())) for p in ("first", "second")
+    )
+    await until(lambda: len(pool.sent) == 2)
+    again = asyncio.create_task(here.generate(job(spec, "again"), Events()))
+    await until(lambda: len(here.gate) == 1)
+    first.cancel()
+    await until(lambda: len(pool.sent) == 3 and len(here.gate) == 1)  # a failed it, b is busy
+    image = await here.generate(job(spec, "another"), Events())
+    assert image.worker == "a"
+    here.fleet.lost("b", 100.0)
+    here.gate.pump()
+    with pytest.raises(RequestError, match="tried a") as error:
+        await again
+    assert error.value.reason == "worker-failed"
+    on_b.cancel()
 
 
 async def test_the_backlog_price_does_not_listen_to_the_plan() -> None:

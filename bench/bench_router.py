@@ -23,11 +23,17 @@ TWO = "two routers"
 #: LeastOutstanding looks nothing up: what it takes less than QualityAware, look-ups and a choice cost. A router
 #: asks all shards while it does not know the cells of its embedding space.
 THROUGH = {
-    "forwarder": ("forwarder",),
+    "forwarder": ("forwarder", "calls"),
     "no look-up": ("router", "LeastOutstanding"),
     "router": ("router", "QualityAware"),
     "router, all shards": ("router", "QualityAware", "--all-shards"),
     TWO: ("router", "QualityAware"),
+}
+#: What is left where nothing is decided: a server that asks nobody, and forwarders over one stream a worker.
+FLOOR = {
+    "server alone": ("forwarder", "alone"),
+    "streams": ("forwarder", "streams"),
+    "streams, look-ups": ("forwarder", "streams-and-look-ups"),
 }
 #: Name, clients, requests a second (0: as many as there can be), with events, service seconds, bytes of an
 #: image, slots.
@@ -47,6 +53,9 @@ def main() -> None:
         "--rounds", type=int, default=3, help="the one in the middle by p99 is shown"
     )
     parser.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")
+    parser.add_argument(
+        "--floor", action="store_true", help="what gRPC in Python takes at least, beside the router"
+    )
     given = parser.parse_args()
     console = Console(stderr=True)
     built()
@@ -56,9 +65,12 @@ def main() -> None:
     cases: dict[str, Any] = {}
     for name, clients, rate, events, *service in CASES[: given.cases]:
         fake = workers(*service)
-        found: dict[str, list[Any]] = {through: [] for through in THROUGH}
+        # These tell of no events, and the server alone has images of one size.
+        small = service[1] == CASES[0][5]
+        shown = THROUGH | (FLOOR if given.floor and small and not events else {})
+        found: dict[str, list[Any]] = {through: [] for through in shown}
         for turn in range(given.rounds):
-            for through, command in THROUGH.items():
+            for through, command in shown.items():
                 console.print(f"{name}, {turn + 1} of {given.rounds}: {through} ...")
                 count = 2 if through == TWO else 1
                 middle = [

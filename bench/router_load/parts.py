@@ -1,4 +1,4 @@
-"""A bare forwarder, a collector of traces, and the router, over real gRPC on loopback.
+"""Bare forwarders, a collector of traces, and the router, over real gRPC on loopback.
 
 Each runs as a process: prints its ports as a line of JSON, and serves until its stdin ends.
 """
@@ -6,7 +6,6 @@ Each runs as a process: prints its ports as a line of JSON, and serves until its
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import sys
@@ -20,13 +19,13 @@ import grpc.aio
 import numpy as np
 
 from gesso.placement import Codebook, Placement
-from gesso.rpc.v1 import image_pb2, image_pb2_grpc, worker_pb2, worker_pb2_grpc
+from gesso.rpc.v1 import image_pb2_grpc
 
-#: As those of workers.go.
-STEPS = 50
-DIMENSIONS = 512
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from router_load.forwarders import DIMENSIONS, KINDS, SIZE_LIMIT, STEPS
+
 CENTROIDS, CELLS = 512, 128
-SIZE_LIMIT = (("grpc.max_receive_message_length", 64 * 2**20), ("grpc.so_reuseport", 0))
 SERVICE = f"""
 apiVersion: gesso.dev/v1alpha1
 kind: DiffusionService
@@ -38,36 +37,6 @@ spec:
   router: {{maxQueue: 4096, console: "Off"}}
   scheduling: {{policy: POLICY}}
 """
-
-
-class Forwarder(image_pb2_grpc.ImageServiceServicer):
-    """What one would write without Gesso: each request to the next worker, each event back."""
-
-    def __init__(self, addresses: list[str]) -> None:
-        channels = [grpc.aio.insecure_channel(a, options=SIZE_LIMIT) for a in addresses]
-        self.stubs = itertools.cycle([worker_pb2_grpc.WorkerStub(c) for c in channels])
-        self.numbers = itertools.count()
-
-    async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """See image.proto."""
-        asked = worker_pb2.WorkerGenerateRequest(
-            request_id=str(next(self.numbers)),
-            prompt=request.prompt,
-            seed=request.seed,
-            progress_steps=STEPS // 2 if request.image_only else 0,
-        )
-        stub: Any = next(self.stubs)
-        async for event in stub.Generate(asked, timeout=30):
-            kind = event.WhichOneof("event")
-            if kind == "image":
-                image = image_pb2.Image(data=event.image.data, format=event.image.format)
-                yield image_pb2.GenerateEvent(image=image)
-            elif request.image_only:
-                pass
-            elif kind == "started":
-                yield image_pb2.GenerateEvent(started=event.started)
-            else:
-                yield image_pb2.GenerateEvent(progress=event.progress)
 
 
 class HashEmbedder:
@@ -92,9 +61,10 @@ def placement(workers: int) -> Placement:
     return Placement.of(codebook, [f"worker-{i}" for i in range(workers)])
 
 
-async def forwarder(addresses: list[str]) -> None:
+async def forwarder(kind: str, addresses: list[str]) -> None:
+    """One of `forwarders.KINDS`."""
     server = grpc.aio.server(options=SIZE_LIMIT)
-    image_pb2_grpc.add_ImageServiceServicer_to_server(Forwarder(addresses), server)
+    image_pb2_grpc.add_ImageServiceServicer_to_server(KINDS[kind](addresses), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await _until_told({"grpc": port})
@@ -172,8 +142,8 @@ async def _until_told(ports: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> None:
     match arguments:
-        case ["forwarder", *addresses]:
-            asyncio.run(forwarder(addresses))
+        case ["forwarder", kind, *addresses]:
+            asyncio.run(forwarder(kind, addresses))
         case ["collector"]:
             asyncio.run(collector())
         case ["router", policy, "--trace", endpoint, ratio, *addresses]:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -66,6 +67,9 @@ func serve(count int, seconds float64, imageBytes, slots int, placement string) 
 
 func (w *worker) handle(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
+	if method == "/bench.Worker/Serve" {
+		return w.serveMany(stream)
+	}
 	var request []byte
 	if err := stream.RecvMsg(&request); err != nil {
 		return err
@@ -77,7 +81,7 @@ func (w *worker) handle(_ any, stream grpc.ServerStream) error {
 		if every == 0 {
 			every = progressSteps
 		}
-		return w.generate(string(field(request, 1)), every, stream, send)
+		return w.generate(string(field(request, 1)), every, stream.Context(), send)
 	case "Lookup":
 		return send(w.lookup(request))
 	case "Stats":
@@ -88,7 +92,7 @@ func (w *worker) handle(_ any, stream grpc.ServerStream) error {
 
 // generate answers with worker.proto's WorkerEvent: started, progress, image, whose data begins with the seconds
 // that it took. As of a real worker, there is no word of the last step.
-func (w *worker) generate(id string, every int, stream grpc.ServerStream, send func([]byte) error) error {
+func (w *worker) generate(id string, every int, ctx context.Context, send func([]byte) error) error {
 	began := time.Now()
 	w.mutex.Lock()
 	w.active[id] = struct{}{}
@@ -101,8 +105,8 @@ func (w *worker) generate(id string, every int, stream grpc.ServerStream, send f
 	select {
 	case w.slots <- struct{}{}:
 		defer func() { <-w.slots }()
-	case <-stream.Context().Done():
-		return stream.Context().Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if err := send(message(nil, 1, message(nil, 1, []byte(w.name)))); err != nil {
 		return err
@@ -122,6 +126,34 @@ func (w *worker) generate(id string, every int, stream grpc.ServerStream, send f
 	image := message(nil, 1, append(data, w.padding...))
 	image = count(count(count(image, 2, 1), 3, 1024), 4, 1024)
 	return send(message(nil, 3, image))
+}
+
+// serveMany takes many requests in one call, by forwarders.py: each is a WorkerGenerateRequest, or has a LookupRequest
+// as field 90. There is one answer to each, the last of what `generate` tells, which has the request's id as field 90.
+func (w *worker) serveMany(stream grpc.ServerStream) error {
+	var mutex sync.Mutex
+	for {
+		var request []byte
+		if err := stream.RecvMsg(&request); err != nil {
+			return err
+		}
+		go func() {
+			id := field(request, 1)
+			var answer []byte
+			if query := field(request, 90); query != nil {
+				answer = w.lookup(query)
+			} else {
+				keep := func(event []byte) error { answer = event; return nil }
+				if w.generate(string(id), steps, stream.Context(), keep) != nil {
+					return
+				}
+			}
+			answer = message(answer, 90, id)
+			mutex.Lock()
+			defer mutex.Unlock()
+			stream.SendMsg(&answer)
+		}()
+	}
 }
 
 // lookup answers each query with two entries that are not near enough to be of use.

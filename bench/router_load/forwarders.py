@@ -14,6 +14,7 @@ import grpc.aio
 
 from gesso.rpc.v1 import image_pb2, image_pb2_grpc, worker_pb2, worker_pb2_grpc
 from gesso_router.lookups import Lookups, Metadata
+from gesso_router.messages import varint
 
 #: As those of workers.go.
 STEPS = 50
@@ -133,7 +134,7 @@ class Streams(image_pb2_grpc.ImageServiceServicer):
             request: worker_pb2.LookupRequest, timeout_seconds: float, metadata: Metadata
         ) -> worker_pb2.LookupResponse:
             body = request.SerializeToString()
-            message = b"\xd2\x05" + _varint(len(body)) + body
+            message = b"\xd2\x05" + varint(len(body)) + body
             return worker_pb2.LookupResponse.FromString(
                 await stream.ask(next(self.numbers), message)
             )
@@ -153,12 +154,3 @@ KINDS: Mapping[str, Callable[[list[str]], Any]] = {
     "streams": Streams,
     "streams-and-look-ups": LookingStreams,
 }
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    found.append(number)
-    return bytes(found)

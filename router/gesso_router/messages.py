@@ -43,8 +43,8 @@ class Encoded:
         event = image_pb2.GenerateEvent(request_id=request_id).SerializeToString()
         parts = [value.SerializeToString()]
         if data:
-            parts += [_DATA_TAG, _varint(len(data)), data]
-        length = _varint(sum(map(len, parts)))
+            parts += [_DATA_TAG, varint(len(data)), data]
+        length = varint(sum(map(len, parts)))
         return cls(b"".join((event, _IMAGE_TAG, length, *parts)))
 
     def __len__(self) -> int:
@@ -68,7 +68,8 @@ _IMAGE_TAG = bytes([image_pb2.GenerateEvent.IMAGE_FIELD_NUMBER << 3 | 2])
 _DATA_TAG = bytes([image_pb2.Image.DATA_FIELD_NUMBER << 3 | 2])
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A whole number as protobuf writes it."""
     found = bytearray()
     while number > 127:
         found.append(number & 127 | 128)

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from gesso_operator.cluster.api import Api, ApiError
+from gesso_operator.cluster.api import PLURALS, Api, ApiError
 from gesso_operator.cluster.names import API_VERSION, KIND, LABEL_MANAGED_BY, MANAGER
 from gesso_operator.cluster.watch import OWNED
 from gesso_operator.cluster.world import Thing, World
@@ -23,18 +23,12 @@ SOON_S = 2.0
 #: Between two sweeps at least.
 LEAST_S = 10.0
 
-_OWNED_KINDS = {
-    "configmaps": "ConfigMap",
-    "services": "Service",
-    "statefulsets": "StatefulSet",
-    "deployments": "Deployment",
-}
 _SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER}"
+_PLURALS = {"pods", *(plural for _, _, plural in OWNED)}
 #: apiVersion, kind and label selector of what is watched.
 WATCHED = (
     (API_VERSION, KIND, ""),
-    ("v1", "Pod", _SELECTOR),
-    *((f"{g}/{v}" if g else v, _OWNED_KINDS[plural], _SELECTOR) for g, v, plural in OWNED),
+    *((v, k, _SELECTOR) for (v, k), plural in PLURALS.items() if plural in _PLURALS),
 )
 
 
